@@ -1,0 +1,57 @@
+"""The entry point: find the command, run it, and turn wrong input into one line and exit status 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from spikestill.types import InputError, unknown_name
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "demo": "embedded data, end to end, a few minutes on two cores",
+    "train": "train an ANN: a teacher, or what is converted afterwards",
+    "distill": "train a spiking student, guided by an ANN or alone",
+    "evaluate": "measure a run's network: accuracy per time step, spikes",
+    "check": "what in a model becomes spiking, what is rewritten, what is refused",
+    "list": "names of methods, models, data sets, objectives, encoders, neurons",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the words after the program's name; those of this process by default.
+
+    Returns:
+        The exit status: 0, 2 for wrong input, 130 when interrupted. A fault of spikestill's own raises.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    try:
+        if words[0] == "--version":
+            from spikestill import __version__
+
+            print(__version__)
+            return 0
+        if words[0] not in COMMANDS:
+            raise unknown_name("command", words[0], COMMANDS)
+        import_module(f"spikestill.cli.{words[0]}_command").run(words[1:])
+    except InputError as error:
+        print(f"spikestill: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("spikestill: stopped; --resume continues from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(["usage: spikestill COMMAND [options]", "", *lines, "", "spikestill COMMAND --help says more."])

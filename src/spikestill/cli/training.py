@@ -1,0 +1,107 @@
+"""What ``train`` and ``distill`` have in common: recipe, overrides, resume, and the closing lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from spikestill.cli.tables import print_accuracy
+from spikestill.recipes import Recipe
+from spikestill.runs import Run
+from spikestill.types import InputError
+
+__all__ = ["run_training"]
+
+
+def run_training(command: str, kind: type[Recipe], words: Sequence[str], *, default: str | None) -> None:
+    """Resolve the recipe and train, or print what was asked for instead.
+
+    Args:
+        command: the command's name.
+        kind: AnnRecipe or DistillRecipe.
+        words: the words after the command: a recipe (first) and options.
+        default: the preset when none is named; None where one must be.
+
+    Raises:
+        InputError: for wrong options, data, teachers or folders.
+    """
+    from spikestill.recipes import as_mapping, load
+    from spikestill.recipes.loading import parser
+
+    if "-h" in words or "--help" in words:
+        parser(kind, f"spikestill {command}").print_help()
+        print(_MORE_HELP)
+        return
+    source, rest = _source(words, default)
+    rest, switches = _switches(rest)
+    stored = Path(_value(rest, "--out") or "") / "recipe.yaml"
+    recipe = load(kind, stored if "--resume" in switches and stored.is_file() else source, rest)
+    if "--print_config" in switches:
+        import yaml
+
+        yaml.safe_dump(as_mapping(recipe), sys.stdout, sort_keys=False)
+        return
+    from spikestill.train import train
+
+    report(train(recipe, resume="--resume" in switches, overwrite="--overwrite" in switches))
+
+
+def report(run: Run) -> None:
+    """Print a finished run's figures and where it lies."""
+    result = run.read_json("result.json")
+    title = f"{result['method']} {result['network']} on {result['data']}: test set, read once"
+    print_accuracy(title, result, prefix="test_")
+    print(f"validation {result['validation_accuracy']:.2%} (epoch {result['best_epoch']})  run: {run.folder}")
+
+
+_MORE_HELP = """
+RECIPE is a method of `spikestill list methods` or a YAML file; it comes first. Besides:
+  --method NAME    the same as RECIPE
+  --resume         continue the unfinished run in --out
+  --overwrite      replace the run in --out
+  --print_config   print the resolved recipe and stop"""
+
+
+_SWITCHES = ("--resume", "--overwrite", "--print_config")
+
+
+def _source(words: Sequence[str], default: str | None) -> tuple[str, list[str]]:
+    """The recipe that the words name, and the other words."""
+    rest = list(words)
+    source = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    method = _value(rest, "--method")
+    if method is not None:
+        if source is not None and source != method:
+            raise InputError(f"the recipe '{source}' and --method {method}: give one of them")
+        rest = _without(rest, "--method")
+        source = method
+    if source is None and default is None:
+        raise InputError("no recipe: give one of `spikestill list methods`, or a YAML file")
+    return source or str(default), rest
+
+
+def _switches(words: Sequence[str]) -> tuple[list[str], set[str]]:
+    """The words without the switches, and the switches that were given."""
+    spelled = {word: word.replace("-config", "_config") for word in words}
+    found = {spelled[word] for word in words if spelled[word] in _SWITCHES}
+    return [word for word in words if spelled[word] not in _SWITCHES], found
+
+
+def _value(words: Sequence[str], option: str) -> str | None:
+    """The value given to ``option``, as ``--option value`` or ``--option=value``; None where it is absent."""
+    for index, word in enumerate(words):
+        if word == option:
+            if index + 1 == len(words):
+                raise InputError(f"{option} needs a value")
+            return words[index + 1]
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _without(words: Sequence[str], option: str) -> list[str]:
+    if option in words:
+        index = list(words).index(option)
+        return [*words[:index], *words[index + 2 :]]
+    return [word for word in words if not word.startswith(f"{option}=")]

@@ -1,0 +1,125 @@
+"""Random changes of a batch of images, all at once, on the device where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikestill.data.autoaugment import autoaugment
+from spikestill.types import InputError
+
+__all__ = ["Augmentation", "augment", "normalise"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is varied at random, image by image.
+
+    The order is AutoAugment, crop, flip, normalisation, Cutout.
+
+    Attributes:
+        crop: pad by this many pixels on every side and cut out a window of the old size at random; 0: off. The padding
+            is the mean colour, 0 after normalisation.
+        flip: mirror left and right with probability 1/2.
+        cutout: side in pixels of a square set to the mean colour (DeVries & Taylor, 2017); its centre is anywhere in
+            the image, so that part of it may lie outside; 0: off.
+        autoaugment: the policy found for CIFAR-10 (Cubuk et al., 2019), drawn for each image separately; what moves in
+            from outside has the mean colour.
+
+    Raises:
+        InputError: when a size is negative or no integer.
+    """
+
+    crop: int = 4
+    flip: bool = True
+    cutout: int = 0
+    autoaugment: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that are no sizes."""
+        for option in ("crop", "cutout"):
+            value = getattr(self, option)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InputError(f"augmentation: {option} must be a number of pixels, 0 or more, not {value!r}")
+
+
+def augment(
+    pixels: Tensor,
+    augmentation: Augmentation,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    generator: torch.Generator,
+) -> Tensor:
+    """Vary and normalise a batch.
+
+    Args:
+        pixels: uint8 ``[B, H, W, C]``, contiguous.
+        augmentation: what to vary.
+        mean: channel means on the [0, 1] scale.
+        std: channel standard deviations on the [0, 1] scale.
+        generator: on the CPU; the only source of randomness, so that every device makes the same choices.
+
+    Returns:
+        float32 ``[B, C, H, W]`` in channels-last memory format, normalised.
+    """
+    if augmentation.autoaugment:
+        pixels = autoaugment(pixels, [255 * value for value in mean], generator)
+    pixels, inside = _crop_and_flip(pixels, augmentation, generator)
+    images = normalise(pixels, mean, std)
+    if augmentation.cutout:
+        visible = ~_cutout_squares(pixels, augmentation.cutout, generator)
+        inside = visible if inside is None else inside & visible
+    if inside is not None:
+        images.mul_(inside[:, None])
+    return images
+
+
+def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """``(pixel / 255 - mean) / std``: uint8 ``[B, H, W, C]`` to float32 ``[B, C, H, W]``, channels-last in memory."""
+    scale = torch.tensor([1 / (255 * value) for value in std], dtype=torch.float32, device=pixels.device)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32, device=pixels.device)
+    images = torch.addcmul(shift, pixels.to(torch.float32), scale)
+    return images.permute(0, 3, 1, 2)
+
+
+def _crop_and_flip(
+    pixels: Tensor, augmentation: Augmentation, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """The moved and mirrored batch ``[B, H, W, C]``, and which pixels of it lie inside the old image ``[B, H, W]``."""
+    crop = augmentation.crop
+    if not crop and not augmentation.flip:
+        return pixels, None
+    count, height, width, channels = pixels.shape
+    device = pixels.device
+    shift = torch.randint(-crop, crop + 1, (2, count, 1), generator=generator).to(device)
+    rows = torch.arange(height, device=device) + shift[0]
+    columns = torch.arange(width, device=device) + shift[1]
+    if augmentation.flip:
+        mirrored = (torch.rand(count, 1, generator=generator) < 0.5).to(device)
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    inside = None
+    if crop:
+        inside_rows = (rows >= 0) & (rows < height)
+        inside_columns = (columns >= 0) & (columns < width)
+        inside = inside_rows[:, :, None] & inside_columns[:, None, :]
+        # Pixels outside are masked after normalisation; until then any valid index will do.
+        rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    first = torch.arange(count, device=device)[:, None] * height
+    index = ((first + rows)[:, :, None] * width + columns[:, None, :]).flatten()
+    moved = pixels.reshape(-1, channels).index_select(0, index)
+    return moved.reshape(count, height, width, channels), inside
+
+
+def _cutout_squares(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """True inside the square of every image: bool ``[B, H, W]``."""
+    count, height, width, _ = pixels.shape
+    lines = []
+    for size in (height, width):
+        start = torch.randint(size, (count, 1), generator=generator).to(pixels.device) - side // 2
+        place = torch.arange(size, device=pixels.device)
+        lines.append((place >= start) & (place < start + side))
+    return lines[0][:, :, None] & lines[1][:, None, :]

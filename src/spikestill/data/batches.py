@@ -1,0 +1,141 @@
+"""Batches from images that lie on the device: a new permutation each epoch, and a resume that loses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikestill.data.augment import Augmentation, augment, normalise
+from spikestill.data.records import ImageSet
+from spikestill.data.seeds import generator
+from spikestill.types import InputError
+
+__all__ = ["Batches"]
+
+
+class Batches:
+    """An iterable of (images float32 ``[B, C, H, W]``, labels int64 ``[B]``), normalised, channels-last in memory.
+
+    Each iteration is the next epoch, also after one that was broken off. Order and augmentation of a batch depend only
+    on seed, epoch and the batch's index, never on what ran before: a loader that continues from a ``state_dict`` gives
+    the same batches to the last bit.
+
+    Args:
+        images: the images; their pixels are held on ``device`` as uint8.
+        batch_size: images in a batch; the last one of an epoch may be smaller.
+        mean: channel means on the [0, 1] scale.
+        std: channel standard deviations on the [0, 1] scale.
+        shuffle: a new permutation each epoch; otherwise the order of ``images``.
+        augmentation: random changes; None: none.
+        seed: what order and augmentation depend on.
+        device: where the pixels lie and the batches are made.
+        drop_last: leave out a smaller last batch.
+
+    Raises:
+        InputError: no image, a batch size below 1, ``drop_last`` that drops everything, or mean and std that do
+            not fit.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        *,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        shuffle: bool = False,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        drop_last: bool = False,
+    ) -> None:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"the batch size must be an integer of 1 or more, not {batch_size!r}")
+        if len(images) == 0:
+            raise InputError("there is no image to make batches of; is the validation share 0?")
+        if drop_last and len(images) < batch_size:
+            raise InputError(f"drop_last leaves no batch: {len(images)} images, batch size {batch_size}")
+        if not len(mean) == len(std) == images.shape[0]:
+            raise InputError(f"images of {images.shape[0]} channels need as many means and standard deviations")
+        if augmentation is not None and augmentation.autoaugment and images.shape[0] not in (1, 3):
+            raise InputError(f"AutoAugment needs images of 1 or 3 channels, not {images.shape[0]}; switch it off")
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.augmentation = augmentation
+        self.seed = seed
+        self.drop_last = drop_last
+        self._mean = tuple(mean)
+        self._std = tuple(std)
+        # [N, H, W, C]: a moved pixel is then one row of memory, and batches come out channels-last by themselves.
+        self._pixels = images.images.permute(0, 2, 3, 1).to(device).contiguous()
+        self._labels = images.labels.to(device)
+        self._epoch = 0
+        self._position = 0
+        self._resumed = False
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        if self.drop_last:
+            return len(self._labels) // self.batch_size
+        return -(-len(self._labels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The next epoch; directly after ``load_state_dict``, the rest of the saved one."""
+        # An epoch that was broken off counts as over; only a loaded state continues in the middle.
+        if self._position and not self._resumed:
+            self._epoch, self._position = self._epoch + 1, 0
+        self._resumed = False
+        epoch = self._epoch
+        order = self._order(epoch)
+        for index in range(self._position, len(self)):
+            rows = order[index * self.batch_size : (index + 1) * self.batch_size]
+            batch = self._images(rows, epoch, index), self._labels[rows]
+            # Before the hand-over: a checkpoint written while this batch is in use continues with the next one, and
+            # one written after the last batch with the next epoch.
+            self._epoch, self._position = (epoch, index + 1) if index + 1 < len(self) else (epoch + 1, 0)
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the iteration stands: the epoch, the next batch in it, and what these numbers refer to."""
+        return {
+            "epoch": self._epoch,
+            "position": self._position,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "images": len(self._labels),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where ``state`` was saved.
+
+        Raises:
+            InputError: when the state belongs to another seed, batch size or number of images.
+        """
+        for key, own in self.state_dict().items():
+            if key in ("epoch", "position"):
+                continue
+            if state.get(key, own) != own:
+                raise InputError(
+                    f"cannot resume: the checkpoint was written with {key.replace('_', ' ')} {state[key]}, "
+                    f"this run has {own}; use the same value or start anew"
+                )
+        epoch, position = int(state["epoch"]), int(state["position"])
+        if epoch < 0 or not 0 <= position < len(self):
+            raise InputError(f"cannot resume at batch {position} of epoch {epoch}: an epoch has {len(self)} batches")
+        self._epoch, self._position, self._resumed = epoch, position, True
+
+    def _order(self, epoch: int) -> Tensor:
+        count = len(self._labels)
+        if not self.shuffle:
+            return torch.arange(count, device=self._labels.device)
+        return torch.randperm(count, generator=generator(self.seed, "order", epoch)).to(self._labels.device)
+
+    def _images(self, rows: Tensor, epoch: int, index: int) -> Tensor:
+        pixels = self._pixels.index_select(0, rows)
+        if self.augmentation is None:
+            return normalise(pixels, self._mean, self._std)
+        draws = generator(self.seed, "augmentation", epoch, index)
+        return augment(pixels, self.augmentation, mean=self._mean, std=self._std, generator=draws)

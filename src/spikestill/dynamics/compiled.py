@@ -1,0 +1,68 @@
+"""The element-wise functions under torch.compile, and plainly where nothing can compile them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+
+__all__ = ["compiled", "is_compiling_enabled"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_log = logging.getLogger("spikestill")
+_MOST_TIMESTEPS = 16
+"""Above this, unrolled loops take longer to compile than they save."""
+
+
+@functools.cache
+def is_compiling_enabled() -> bool:
+    """Whether element-wise functions are compiled: not with ``SPIKESTILL_COMPILE=0``, nor without a C++ compiler."""
+    if os.environ.get("SPIKESTILL_COMPILE", "1") == "0":
+        return False
+    if not torch.cuda.is_available() and shutil.which(os.environ.get("CXX", "g++")) is None:
+        _log.warning("no C++ compiler found: neurons run uncompiled, several times slower (install g++)")
+        return False
+    return True
+
+
+@functools.cache
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """``function``, compiled for any number of neurons; it is compiled anew for each T, dtype and neuron rule.
+
+    The plain function serves where compiling is off, inside another compilation, for more time steps than an
+    unrolled loop is good for, and, said once, where compiling fails.
+    """
+    fast = torch.compile(function, dynamic=True)
+    failed = False
+    seen: set[Any] = set()
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        nonlocal failed
+        timesteps = next(value for value in args if isinstance(value, int))
+        if failed or timesteps > _MOST_TIMESTEPS or torch.compiler.is_compiling() or not is_compiling_enabled():
+            return function(*args, **kwargs)
+        key = tuple((value.dtype, value.dim()) if isinstance(value, torch.Tensor) else value for value in args)
+        if key in seen:
+            return fast(*args, **kwargs)
+        seen.add(key)
+        started = time.perf_counter()
+        try:
+            with torch._dynamo.config.patch(recompile_limit=256):
+                result = fast(*args, **kwargs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            failed = True
+            _log.warning("cannot compile (%s): neurons run uncompiled, slower", str(error).splitlines()[0])
+            return function(*args, **kwargs)
+        _log.info("compiled %s in %.1f s", function.__name__, time.perf_counter() - started)
+        return result
+
+    return run

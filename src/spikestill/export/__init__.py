@@ -1,0 +1,1 @@
+"""Exchange with other tools; the only floor that uses NIR."""

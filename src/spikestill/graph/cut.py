@@ -1,0 +1,138 @@
+"""``cut``: a graph into head and tail at a point where exactly one tensor is alive; and the names of such points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from torch import fx
+
+from spikestill.graph.operations import is_activation
+from spikestill.graph.trace import calls, scope_of, shape_of
+from spikestill.types import InputError, unknown_name
+
+__all__ = ["CutPoint", "cut", "cut_points", "node_named", "stage_points"]
+
+
+@dataclass(frozen=True)
+class CutPoint:
+    """A place at which all that comes after depends on one tensor alone.
+
+    Attributes:
+        name: the outermost module that ends here (``layer2``).
+        names: every module that ends here, outermost first (``layer2``, ``layer2.1``, ``layer2.1.relu``).
+        shape: of the tensor, without the batch.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+def cut_points(traced: fx.GraphModule) -> list[CutPoint]:
+    """The single-tensor points of a traced graph that a module's end names, in order; the last value is none."""
+    names = _names_by_node(traced.graph)
+    return [
+        CutPoint(names[node][0], tuple(names[node]), shape_of(node) or ())
+        for node in _single_tensor_nodes(traced.graph)
+        if node in names
+    ]
+
+
+def stage_points(traced: fx.GraphModule) -> list[str]:
+    """The ends of the main stages: the last activated cut point at every resolution, from fine to coarse.
+
+    A stem of a single neuron layer is no stage, nor is what comes after the last map larger than one pixel.
+    """
+    activated = _activated_points(traced)
+    stages = []
+    for _, group in groupby(activated, key=lambda item: item[0].shape[1:]):
+        points = list(group)
+        neurons = points[-1][1] - (stages[-1][1] if stages else 0)
+        stages.append((points[-1][0].name, points[-1][1], neurons))
+    if len(stages) > 1 and stages[0][2] < 2 and any(neurons > 1 for _, _, neurons in stages[1:]):
+        stages = stages[1:]
+    return [name for name, _, _ in stages]
+
+
+def cut(traced: fx.GraphModule, at: str) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Head and tail of a graph: ``tail(head(x))`` is the whole, to the last bit. Both share its modules.
+
+    Args:
+        traced: from ``trace``, or the ``body`` of a spiking network.
+        at: the name of a cut point (see :func:`cut_points`): the path of a module that ends there.
+
+    Raises:
+        InputError: for an unknown name, and where more than one tensor is alive.
+    """
+    node = node_named(traced, at)
+    if node not in set(_single_tensor_nodes(traced.graph)):
+        raise InputError(f"cannot cut at '{at}': more than one tensor is alive there (see spikestill check)")
+    nodes = list(traced.graph.nodes)
+    here = nodes.index(node)
+
+    head = fx.Graph()
+    known: dict[fx.Node, fx.Node] = {}
+    for item in nodes[: here + 1]:
+        known[item] = head.node_copy(item, known.__getitem__)
+    head.output(known[node])
+
+    tail = fx.Graph()
+    known = {node: tail.placeholder("feature")}
+    known[node].meta = dict(node.meta)
+    for item in nodes[here + 1 :]:
+        known[item] = tail.node_copy(item, known.__getitem__)
+    return fx.GraphModule(traced, head, "Head"), fx.GraphModule(traced, tail, "Tail")
+
+
+def node_named(traced: fx.GraphModule, name: str) -> fx.Node:
+    """The node whose value a module's path names: the last one computed inside that module.
+
+    Raises:
+        InputError: for a name that no module in the graph has.
+    """
+    found = {name: node for node, names in _names_by_node(traced.graph).items() for name in names}
+    if name not in found:
+        raise unknown_name("point", name, found)
+    return found[name]
+
+
+def _names_by_node(graph: fx.Graph) -> dict[fx.Node, list[str]]:
+    last: dict[str, fx.Node] = {}
+    for node in calls(graph):
+        own = [str(node.target)] if node.op == "call_module" else []
+        for path in [*scope_of(node), *own]:
+            last[path] = node
+    names: dict[fx.Node, list[str]] = {}
+    for path, node in sorted(last.items(), key=lambda item: item[0].count(".")):
+        names.setdefault(node, []).append(path)
+    return names
+
+
+def _single_tensor_nodes(graph: fx.Graph) -> Sequence[fx.Node]:
+    place = {node: index for index, node in enumerate(graph.nodes)}
+    last_use = {node: max((place[user] for user in node.users), default=place[node]) for node in place}
+    single, alive = [], set()
+    output = next(node for node in graph.nodes if node.op == "output")
+    for node in graph.nodes:
+        alive = {other for other in alive if last_use[other] > place[node]}
+        if last_use[node] > place[node] and node.op != "get_attr":
+            alive.add(node)
+        if alive == {node} and node.op != "placeholder" and output not in node.users:
+            single.append(node)
+    return single
+
+
+def _activated_points(traced: fx.GraphModule) -> list[tuple[CutPoint, int]]:
+    """The cut points whose value is an activation's, with the number of activations up to there."""
+    names = _names_by_node(traced.graph)
+    single = set(_single_tensor_nodes(traced.graph))
+    activated, count = [], 0
+    for node in calls(traced.graph):
+        if is_activation(traced, node):
+            count += 1
+            shape = shape_of(node) or ()
+            if node in single and node in names and len(shape) == 3 and shape[1] * shape[2] > 1:
+                activated.append((CutPoint(names[node][0], tuple(names[node]), shape), count))
+    return activated

@@ -1,0 +1,52 @@
+"""``fold``: BatchNorm into the weights before it, for conversion, deployment and export."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
+
+from spikestill.graph.trace import calls, module_of
+from spikestill.types import InputError
+
+__all__ = ["fold"]
+
+
+def fold(traced: fx.GraphModule) -> fx.GraphModule:
+    """A copy of a graph without BatchNorm: each is folded, with its running statistics, into the layer before it.
+
+    The copy equals the original in evaluation mode up to rounding.
+
+    Raises:
+        InputError: for a BatchNorm that does not directly follow a convolution or linear layer of its own, or that
+            keeps no running statistics.
+    """
+    folded = copy.deepcopy(traced)
+    for node in list(calls(folded.graph)):
+        norm = module_of(folded, node)
+        if isinstance(norm, _BatchNorm):
+            _fold_into_previous(folded, node, norm)
+    folded.graph.lint()
+    folded.delete_all_unused_submodules()
+    folded.recompile()
+    return folded
+
+
+def _fold_into_previous(folded: fx.GraphModule, node: fx.Node, norm: _BatchNorm) -> None:
+    source = node.args[0]
+    layer = module_of(folded, source) if isinstance(source, fx.Node) else None
+    if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear) or not isinstance(source, fx.Node):
+        raise InputError(f"cannot fold '{node.target}': it does not follow a convolution or linear layer")
+    if len(source.users) > 1 or sum(other.target == source.target for other in calls(folded.graph)) > 1:
+        raise InputError(f"cannot fold '{node.target}': '{source.target}' is used elsewhere too")
+    if norm.running_mean is None or norm.running_var is None:
+        raise InputError(f"cannot fold '{node.target}': it keeps no running statistics")
+    weight = norm.weight if norm.weight is not None else torch.ones_like(norm.running_mean)
+    bias = norm.bias if norm.bias is not None else torch.zeros_like(norm.running_mean)
+    fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
+    layer.weight, layer.bias = fuse(layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, weight, bias)  # type: ignore[assignment,arg-type]
+    node.replace_all_uses_with(source)
+    folded.graph.erase_node(node)

@@ -1,0 +1,132 @@
+"""The spiking network as a function of a whole sequence, and the record of an ANN."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, fx, nn
+
+from spikestill.graph.cut import node_named
+from spikestill.graph.rate import RateRun
+from spikestill.graph.sequence import Observer, SequenceRun
+from spikestill.nn import LIF, Encoder
+from spikestill.types import InputError, Record
+
+__all__ = ["Gradient", "SpikingNetwork", "record"]
+
+Gradient = Literal["rate", "bptt"]
+
+
+class SpikingNetwork(nn.Module):
+    """A spiking network: ``snn(images)`` carries no state from call to call.
+
+    Args:
+        body: the graph of one time step, neurons in it (see ``to_spiking``).
+        timesteps: T, at least 1.
+        encoder: makes a batch the input of T steps.
+        gradient: how gradients reach the weights in training: "rate" (methods 6) or "bptt".
+
+    Attributes:
+        body: the graph; its modules have the ANN's names.
+
+    Raises:
+        InputError: for T < 1, or a gradient that is neither.
+    """
+
+    def __init__(self, body: fx.GraphModule, *, timesteps: int, encoder: Encoder, gradient: Gradient = "rate") -> None:
+        super().__init__()
+        if timesteps < 1:
+            raise InputError(f"the number of time steps must be at least 1, not {timesteps}")
+        if gradient not in get_args(Gradient):
+            raise InputError(f"gradient must be 'rate' or 'bptt', not {gradient!r}")
+        self.body, self.encoder, self.timesteps, self.gradient = body, encoder, timesteps, gradient
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``[B, K]``, the mean over the time steps, of images ``[B, C, H, W]`` or events ``[T, B, C, H, W]``."""
+        return self.record(images).logits
+
+    def unroll(self, images: Tensor, timesteps: int | None = None, observe: Observer | None = None) -> Tensor:
+        """One read-out a time step ``[T, B, K]``, differentiable through time.
+
+        Args:
+            images: ``[B, C, H, W]`` or events ``[T, B, C, H, W]``.
+            timesteps: another T than the network's own.
+            observe: is called with every neuron layer's name and spikes ``[T, B, ...]``.
+        """
+        steps = _checked(timesteps or self.timesteps)
+        return SequenceRun(self.body, steps, observe=observe).sequence(self.encoder(images, steps))
+
+    def record(self, images: Tensor, taps: Collection[str] = ()) -> Record:
+        """Logits, and the firing rates at the named points, with the gradient of the network's mode.
+
+        Args:
+            images: ``[B, C, H, W]`` or events ``[T, B, C, H, W]``.
+            taps: names of points (module paths; see ``cut_points``).
+
+        Raises:
+            InputError: for a name that is no point of the network.
+        """
+        nodes = {node_named(self.body, name): name for name in taps}
+        encoded = self.encoder(images, self.timesteps)
+        if self.gradient == "rate" and self.training and torch.is_grad_enabled():
+            rate_run = RateRun(self.body, self.timesteps, nodes)
+            return Record(rate_run.rate(encoded), rate_run.tapped)
+        run = SequenceRun(self.body, self.timesteps, taps=nodes)
+        steps = run.sequence(encoded)
+        rates = {name: spikes.mean(0) for name, spikes in run.tapped.items()}
+        return Record(steps.mean(0), rates, steps, run.tapped)
+
+    def step(self, frame: Tensor, state: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits ``[B, K]`` of one time step, and the state to go on with.
+
+        Args:
+            frame: the input of this step, ``[B, C, H, W]``; the encoder encodes it alone.
+            state: what the previous step returned; None starts at rest.
+        """
+        carries = dict(state or {})
+        encoded = self.encoder(frame.unsqueeze(0) if frame.dim() == 5 else frame, 1)
+        return SequenceRun(self.body, 1, carries).sequence(encoded)[0], carries
+
+    def neurons(self) -> Iterator[tuple[str, LIF]]:
+        """The neuron layers by name, in the order in which the graph calls them."""
+        for node in self.body.graph.nodes:
+            if node.op == "call_module":
+                module = self.body.get_submodule(str(node.target))
+                if isinstance(module, LIF):
+                    yield str(node.target), module
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"timesteps={self.timesteps}, gradient={self.gradient!r}"
+
+
+def record(traced: fx.GraphModule, images: Tensor, taps: Collection[str] = ()) -> Record:
+    """Logits of a traced ANN and its activations at the named points.
+
+    Args:
+        traced: from ``trace``.
+        images: ``[B, C, H, W]``.
+        taps: names of points (module paths; see ``cut_points``).
+    """
+    run = _TappedRun(traced, {node_named(traced, name): name for name in taps})
+    return Record(run.run(images), run.tapped)
+
+
+class _TappedRun(fx.Interpreter):
+    def __init__(self, traced: fx.GraphModule, taps: Mapping[fx.Node, str]) -> None:
+        super().__init__(traced)
+        self.taps = taps
+        self.tapped: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n in self.taps:
+            self.tapped[self.taps[n]] = result
+        return result
+
+
+def _checked(timesteps: int) -> int:
+    if timesteps < 1:
+        raise InputError(f"the number of time steps must be at least 1, not {timesteps}")
+    return timesteps

@@ -1,0 +1,134 @@
+"""Which operations become neurons, which carry spikes as they are, and which cannot.
+
+A spiking network adds up weighted spikes, so what stands between two neurons must be linear in the signal. Everything
+else is an activation (becomes a neuron), a maximum (kept, with a remark), or refused.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+from spikestill.graph.trace import module_of
+from spikestill.nn import LIF
+
+__all__ = [
+    "is_activation",
+    "is_dropout",
+    "is_functional_dropout",
+    "is_in_place",
+    "is_linear",
+    "is_max_pool",
+    "name_of",
+    "why_refused",
+]
+
+ACTIVATIONS: tuple[Any, ...] = (
+    *(nn.ReLU, nn.ReLU6),
+    *(functional.relu, functional.relu6, torch.relu, torch.relu_, "relu", "relu_"),
+)
+MAX_POOLS: tuple[Any, ...] = (
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d),
+    *(functional.max_pool1d, functional.max_pool2d, functional.adaptive_max_pool2d, torch.max_pool2d),
+)
+DROPOUTS: tuple[Any, ...] = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+LINEAR: tuple[Any, ...] = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    *(nn.Identity, nn.Flatten, nn.Unflatten, nn.ZeroPad2d, nn.Upsample, nn.PixelShuffle, nn.ChannelShuffle),
+    *(operator.add, operator.iadd, operator.sub, operator.neg, operator.getitem, getattr),
+    *(torch.add, torch.sub, torch.cat, torch.concat, torch.flatten, torch.mean, torch.reshape, torch.permute),
+    *(torch.transpose, torch.chunk, torch.split, torch.squeeze, torch.unsqueeze, torch._assert),
+    *(functional.avg_pool2d, torch.avg_pool1d, functional.adaptive_avg_pool2d, functional.pad, functional.interpolate),
+    *("add", "add_", "sub", "view", "reshape", "flatten", "mean", "size", "contiguous", "permute", "transpose"),
+    *("chunk", "split", "squeeze", "unsqueeze", "dim"),
+)
+SCALINGS: tuple[Any, ...] = (operator.mul, operator.imul, operator.truediv, torch.mul, torch.div, "mul", "mul_", "div")
+IN_PLACE: tuple[Any, ...] = (torch.relu_, "relu_", "add_", "mul_", operator.iadd, operator.imul)
+
+_INTEGRALS: tuple[Any, ...] = (operator.floordiv, operator.mod, operator.eq, operator.mul, operator.add)
+_NOT_PIECEWISE_LINEAR = "not a rectifier, so no firing rate can stand for it: train the ANN with ReLU"
+_NORMALISES_EACH_INPUT = "normalises by the statistics of each input, which spikes do not carry: use BatchNorm"
+_REASONS = {
+    **dict.fromkeys(("SiLU", "GELU", "ELU", "SELU", "CELU", "Mish", "Softplus", "Tanh"), _NOT_PIECEWISE_LINEAR),
+    **dict.fromkeys(("Hardswish", "LeakyReLU", "PReLU", "RReLU", "Softsign", "Threshold"), _NOT_PIECEWISE_LINEAR),
+    **dict.fromkeys(("silu", "gelu", "elu", "hardswish", "leaky_relu", "mish", "tanh"), _NOT_PIECEWISE_LINEAR),
+    **dict.fromkeys(("LayerNorm", "LayerNorm2d", "GroupNorm", "InstanceNorm2d", "RMSNorm"), _NORMALISES_EACH_INPUT),
+    **dict.fromkeys(("layer_norm", "group_norm", "instance_norm", "normalize"), _NORMALISES_EACH_INPUT),
+    **dict.fromkeys(
+        ("Softmax", "LogSoftmax", "Sigmoid", "softmax", "log_softmax", "sigmoid", "Hardsigmoid", "hardsigmoid"),
+        "not linear in the signal: end the network at its logits, and use no gates inside it",
+    ),
+    **dict.fromkeys(
+        ("MultiheadAttention", "scaled_dot_product_attention", "matmul", "bmm", "einsum"),
+        "multiplies two signals, which sums of weighted spikes cannot do",
+    ),
+}
+
+
+def is_activation(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node becomes a neuron."""
+    return _is_among(traced, node, ACTIVATIONS)
+
+
+def is_max_pool(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node takes maxima over windows."""
+    return _is_among(traced, node, MAX_POOLS)
+
+
+def is_dropout(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node calls a dropout module."""
+    return _is_among(traced, node, DROPOUTS)
+
+
+def is_functional_dropout(node: fx.Node) -> bool:
+    """Whether a node drops by a function, for which tracing has fixed whether it trains."""
+    return node.target in (functional.dropout, torch.dropout)
+
+
+def is_in_place(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node overwrites its input."""
+    module = module_of(traced, node)
+    overwrites = getattr(module, "inplace", False) or node.kwargs.get("inplace", False)
+    return bool(overwrites) or _is_among(traced, node, IN_PLACE)
+
+
+def is_linear(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node is linear in the signal (or computes with sizes alone), so that spikes pass it as they are."""
+    if _is_among(traced, node, LINEAR):
+        return True
+    signals = [source for source in node.all_input_nodes if "tensor_meta" in source.meta]
+    if not signals:
+        return _is_among(traced, node, (*_INTEGRALS, *SCALINGS))
+    return _is_among(traced, node, SCALINGS) and len(signals) == 1 and signals[0] is node.args[0]
+
+
+def name_of(traced: fx.GraphModule, node: fx.Node) -> str:
+    """What a node calls, by its own name: ``ReLU``, ``relu``, ``add``."""
+    module = module_of(traced, node)
+    if module is not None:
+        return type(module).__name__
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+
+
+def why_refused(traced: fx.GraphModule, node: fx.Node) -> str:
+    """Why a node cannot carry spikes, and what to do."""
+    if _is_among(traced, node, SCALINGS):
+        return "multiplies two signals, which sums of weighted spikes cannot do"
+    name = name_of(traced, node)
+    return _REASONS.get(name, "no rule says how spikes pass it: build it from linear layers, pooling, sums and ReLU")
+
+
+def _is_among(traced: fx.GraphModule, node: fx.Node, known: Iterable[Any]) -> bool:
+    module = module_of(traced, node)
+    if module is None:
+        return any(node.target is item or node.target == item for item in known if not isinstance(item, type))
+    if isinstance(module, LIF):
+        return known is ACTIVATIONS
+    return type(module) in [item for item in known if isinstance(item, type)]

@@ -1,0 +1,119 @@
+"""The backward passes of rate-based backpropagation, on tensors of one time step's size (methods 6).
+
+Each takes the layer's output rate as it was counted from the spikes, returns it as its value, and differentiates the
+layer at the rate that came in. So no layer is computed twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikestill.dynamics import Eligibility
+
+__all__ = ["RateBatchNorm", "RateConvolution", "RateLinear", "RateNeuron"]
+
+
+class RateNeuron(torch.autograd.Function):
+    """A firing rate; its derivative by the input current is the eligibility E."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, current: Tensor, leak: Tensor, threshold: Tensor, rate: Tensor, eligibility: Eligibility
+    ) -> Tensor:
+        """``current`` and ``rate`` ``[B, ...]``; the value is ``rate``."""
+        ctx.eligibility, ctx.dtype = eligibility, current.dtype
+        return rate
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """``delta * E``, and its sums for the layer's leak and threshold."""
+        (delta,), eligibility = gradients, ctx.eligibility
+        by_current = (delta * eligibility.current).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        by_leak = None if eligibility.leak is None else (delta * eligibility.leak).sum()
+        by_threshold = None if eligibility.threshold is None else (delta * eligibility.threshold).sum()
+        return by_current, by_leak, by_threshold, None, None
+
+
+class RateLinear(torch.autograd.Function):
+    """``y = r W^T + b`` with ``y`` counted already."""
+
+    @staticmethod
+    def forward(ctx: Any, rate: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor) -> Tensor:
+        """``rate [B, ..., inputs]``, ``weight [outputs, inputs]``; the value is ``output [B, ..., outputs]``."""
+        ctx.save_for_backward(rate.to(output.dtype), weight)
+        ctx.rate_dtype, ctx.has_bias = rate.dtype, bias is not None
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The ordinary gradients of a linear layer."""
+        (delta,), (rate, weight) = gradients, ctx.saved_tensors
+        rows = delta.flatten(0, -2)
+        by_rate = (delta @ weight.to(delta.dtype)).to(ctx.rate_dtype) if ctx.needs_input_grad[0] else None
+        by_weight = (rows.mT @ rate.flatten(0, -2)).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        by_bias = rows.sum(0).to(weight.dtype) if ctx.has_bias else None
+        return by_rate, by_weight, by_bias, None
+
+
+class RateConvolution(torch.autograd.Function):
+    """A convolution with its output counted already."""
+
+    @staticmethod
+    def covers(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
+        """Whether this convolution pads with zeros, by numbers."""
+        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+
+    @staticmethod
+    def forward(ctx: Any, rate: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor, module: Any) -> Tensor:
+        """``rate [B, C, ...]``, ``weight`` and ``bias`` of ``module``; the value is ``output``."""
+        ctx.save_for_backward(rate.to(output.dtype), weight)
+        ctx.rate_dtype, ctx.has_bias, ctx.module = rate.dtype, bias is not None, module
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The ordinary gradients of a convolution."""
+        (delta,), (rate, weight), module = gradients, ctx.saved_tensors, ctx.module
+        by_rate, by_weight, by_bias = torch.ops.aten.convolution_backward(
+            delta,
+            rate,
+            weight.to(delta.dtype),
+            [weight.shape[0]] if ctx.has_bias else None,
+            module.stride,
+            module.padding,
+            module.dilation,
+            False,
+            [0] * len(module.stride),
+            module.groups,
+            (ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.has_bias),
+        )
+        by_rate = by_rate.to(ctx.rate_dtype) if ctx.needs_input_grad[0] else None
+        by_weight = by_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None
+        return by_rate, by_weight, by_bias.to(weight.dtype) if ctx.has_bias else None, None, None
+
+
+class RateBatchNorm(torch.autograd.Function):
+    """Batch normalisation whose value has the statistics of all steps, and its gradient those of the rates."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rate: Tensor, weight: Tensor | None, bias: Tensor | None, output: Tensor, epsilon: float
+    ) -> Tensor:
+        """``rate [B, C, ...]``, ``weight [C]``, ``bias [C]``; the value is ``output``."""
+        ctx.save_for_backward(rate, weight)
+        ctx.epsilon, ctx.has_bias = epsilon, bias is not None
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of training batch normalisation at the rates, through their own mean and variance."""
+        (delta,), (rate, weight) = gradients, ctx.saved_tensors
+        _, mean, inverse_deviation = torch.native_batch_norm(rate, weight, None, None, None, True, 0.0, ctx.epsilon)
+        needs = (ctx.needs_input_grad[0], weight is not None, ctx.has_bias)
+        by_rate, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
+            delta, rate, weight, None, None, mean, inverse_deviation, True, ctx.epsilon, needs
+        )
+        return by_rate, by_weight if needs[1] else None, by_bias if needs[2] else None, None, None

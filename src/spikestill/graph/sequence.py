@@ -1,0 +1,127 @@
+"""Running a spiking graph over all time steps at once, differentiable through time.
+
+Stateless layers see the steps as a larger batch ``[T*B, ...]``, neurons see ``[T, B, ...]``. What does not change in
+time (everything before the first neuron, under direct encoding) is computed once, as ``[B, ...]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from spikestill.graph.operations import DROPOUTS
+from spikestill.nn import LIF
+
+__all__ = ["Observer", "SequenceRun", "Signal", "drop_one_mask", "over_signals"]
+
+Observer = Callable[[str, Tensor], None]
+"""Is shown each neuron layer's name and its spikes ``[T, B, ...]``."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A value in a spiking graph: ``[T*B, ...]`` where it moves, ``[B, ...]`` where it is the same at every step."""
+
+    value: Tensor
+    moves: bool
+
+
+class SequenceRun(fx.Interpreter):
+    """One run of a spiking graph over T time steps.
+
+    Args:
+        body: the spiking graph.
+        timesteps: T.
+        carries: by neuron name, the state to start from; it is replaced by the state after the last step. None where
+            the network starts at rest and its state is not wanted.
+        observe: is shown every neuron layer's spikes.
+        taps: by node, the name under which its value is kept in ``tapped``, as ``[T, B, ...]``.
+    """
+
+    def __init__(
+        self,
+        body: fx.GraphModule,
+        timesteps: int,
+        carries: MutableMapping[str, Tensor] | None = None,
+        observe: Observer | None = None,
+        taps: Mapping[fx.Node, str] | None = None,
+    ) -> None:
+        super().__init__(body)
+        self.timesteps, self.carries, self.observe, self.taps = timesteps, carries, observe, taps or {}
+        self.tapped: dict[str, Tensor] = {}
+
+    def sequence(self, encoded: Tensor) -> Tensor:
+        """The output ``[T, B, ...]`` for an encoded input ``[T, B, ...]`` or, constant in time, ``[1, B, ...]``."""
+        moves = encoded.shape[0] > 1 or self.timesteps == 1
+        return self._in_time(self.run(Signal(encoded.flatten(0, 1), moves)))
+
+    def run_node(self, n: fx.Node) -> Any:  # noqa: D102
+        result = super().run_node(n)
+        if n in self.taps:
+            self.tapped[self.taps[n]] = self._in_time(result)
+        return result
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102
+        module = self.fetch_attr(str(target))
+        if isinstance(module, LIF):
+            return self._spike(str(target), module, args[0])
+        if isinstance(module, DROPOUTS) and module.training and args[0].moves:
+            signal = args[0]
+            return Signal(drop_one_mask(module, signal.value.unflatten(0, (self.timesteps, -1))).flatten(0, 1), True)
+        return over_signals(module, args, kwargs, self.timesteps)
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102
+        return over_signals(target, args, kwargs, self.timesteps)
+
+    def call_method(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102
+        return over_signals(
+            lambda value, *rest, **named: getattr(value, target)(*rest, **named), args, kwargs, self.timesteps
+        )
+
+    def _spike(self, name: str, neuron: LIF, signal: Signal) -> Signal:
+        current = signal.value.unflatten(0, (self.timesteps, -1)) if signal.moves else signal.value.unsqueeze(0)
+        carry = None if self.carries is None else self.carries.get(name)
+        spikes, last = neuron.run(current, self.timesteps, carry)
+        if self.carries is not None:
+            self.carries[name] = last
+        if self.observe is not None:
+            self.observe(name, spikes.detach())
+        return Signal(spikes.flatten(0, 1), True)
+
+    def _in_time(self, signal: Signal) -> Tensor:
+        if signal.moves:
+            return signal.value.unflatten(0, (self.timesteps, -1))
+        return signal.value.unsqueeze(0).expand(self.timesteps, *signal.value.shape)
+
+
+def over_signals(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], timesteps: int
+) -> Any:
+    """A stateless function of signals: once if none of them moves, else over all steps as one batch."""
+    signals = _signals_in((args, kwargs))
+    moves = any(signal.moves for signal in signals)
+
+    def unwrap(item: Any) -> Any:
+        if not isinstance(item, Signal):
+            return item
+        if moves and not item.moves:
+            return item.value.unsqueeze(0).expand(timesteps, *item.value.shape).flatten(0, 1)
+        return item.value
+
+    result = function(*fx.node.map_aggregate(args, unwrap), **fx.node.map_aggregate(dict(kwargs), unwrap))  # type: ignore[misc,arg-type]
+    return fx.node.map_aggregate(result, lambda item: Signal(item, moves) if isinstance(item, Tensor) else item)  # type: ignore[arg-type]
+
+
+def drop_one_mask(module: nn.Module, sequence: Tensor) -> Tensor:
+    """Dropout with one mask for all time steps of ``[T, B, ...]``."""
+    return sequence * module(torch.ones_like(sequence[0]))
+
+
+def _signals_in(arguments: Any) -> Collection[Signal]:
+    found: list[Signal] = []
+    fx.node.map_aggregate(arguments, lambda item: found.append(item) if isinstance(item, Signal) else None)  # type: ignore[arg-type,func-returns-value]
+    return found

@@ -1,0 +1,175 @@
+"""From an ``nn.Module`` to its graph, once; every transformation starts here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from spikestill.types import InputError
+
+__all__ = ["calls", "module_of", "scope_of", "shape_of", "trace"]
+
+
+def trace(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
+    """The graph of a model, with the shape of every value in it.
+
+    The graph shares its parameters with the model. Modules that no tracer sees through but whose insides matter here
+    are opened: timm's ``BatchNormAct2d`` into normalisation and activation, its ``ConvMlp`` into its layers.
+
+    Args:
+        model: any traceable module of one image batch.
+        input_shape: of one image, ``(C, H, W)``.
+
+    Raises:
+        InputError: if the model cannot be traced (control flow that depends on data), or does not run on this shape.
+    """
+    if isinstance(model, fx.GraphModule):
+        traced = model
+    else:
+        tracer = _Tracer()
+        try:
+            traced = fx.GraphModule(model, tracer.trace(model), type(model).__name__)
+        except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+            raise InputError(
+                f"cannot trace '{tracer.where}' of {type(model).__name__}: {_first_line(error)}; "
+                "replace what depends on the values of tensors, or wrap that part in a torch.nn module"
+            ) from error
+        _split_normalise_and_activate(traced)
+    _propagate_shapes(traced, input_shape)
+    if _open_conv_mlps(traced):
+        _propagate_shapes(traced, input_shape)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    return traced
+
+
+def calls(graph: fx.Graph) -> Iterator[fx.Node]:
+    """The nodes that compute something, in order."""
+    return (node for node in graph.nodes if node.op in ("call_module", "call_function", "call_method"))
+
+
+def module_of(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """The module that a node calls; None for functions and methods."""
+    return traced.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def scope_of(node: fx.Node) -> list[str]:
+    """The paths of the modules around a node, outermost first, its own included where it calls one."""
+    return [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...] | None:
+    """The shape of a node's value without the batch; None for what is not a tensor."""
+    found = node.meta.get("tensor_meta")
+    return tuple(found.shape[1:]) if hasattr(found, "shape") else None
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.where = "the model"
+
+    def is_leaf_module(self, module: nn.Module, path: str) -> bool:
+        return super().is_leaf_module(module, path) or _is_from_timm(module, "BatchNormAct2d", "ConvMlp")
+
+    def call_module(self, module: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        outer, self.where = self.where, self.path_of_module(module)
+        result = super().call_module(module, forward, args, kwargs)
+        self.where = outer
+        return result
+
+
+def _is_from_timm(module: nn.Module, *names: str) -> bool:
+    kind = type(module)
+    return kind.__name__ in names and kind.__module__.startswith("timm.")
+
+
+def _split_normalise_and_activate(traced: fx.GraphModule) -> None:
+    """timm's BatchNormAct2d as BatchNorm2d under the same name, then its activation as a module below it."""
+    split: set[str] = set()
+    for node in list(calls(traced.graph)):
+        module = module_of(traced, node)
+        if module is None or not (_is_from_timm(module, "BatchNormAct2d") or str(node.target) in split):
+            continue
+        path = str(node.target)
+        if path not in split:
+            traced.set_submodule(path, _plain_batch_norm(module))
+            split.add(path)
+        previous = node
+        for name in ("drop", "act"):
+            if hasattr(traced.get_submodule(path), name):
+                previous = _insert_call(traced, previous, f"{path}.{name}")
+
+
+def _plain_batch_norm(module: Any) -> nn.BatchNorm2d:
+    plain = nn.BatchNorm2d(module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats)
+    plain.weight, plain.bias = module.weight, module.bias
+    for name, buffer in module.named_buffers(recurse=False):
+        setattr(plain, name, buffer)
+    for name in ("drop", "act"):
+        inner = getattr(module, name)
+        if not isinstance(inner, nn.Identity):
+            plain.add_module(name, inner)
+    return plain.train(module.training)
+
+
+def _insert_call(traced: fx.GraphModule, after: fx.Node, path: str) -> fx.Node:
+    """Put a call of the module at ``path`` between a node and its users."""
+    with traced.graph.inserting_after(after):
+        node = traced.graph.call_module(path, (after,))
+    after.replace_all_uses_with(node, delete_user_cb=lambda user: user is not node)
+    kind = type(traced.get_submodule(path))
+    node.meta["nn_module_stack"] = {**after.meta.get("nn_module_stack", {}), path: (path, kind)}
+    return node
+
+
+def _open_conv_mlps(traced: fx.GraphModule) -> bool:
+    """timm's ConvMlp as the calls that it makes for the shape it is given."""
+    found = False
+    for node in list(calls(traced.graph)):
+        module = module_of(traced, node)
+        if module is None or not _is_from_timm(module, "ConvMlp"):
+            continue
+        found = True
+        path, source, least = str(node.target), node.args[0], int(module.input_kernel_size)  # type: ignore[arg-type]
+        height, width = (shape_of(source) or (0, least, least))[-2:]  # type: ignore[arg-type]
+        previous: Any = source
+        with traced.graph.inserting_before(node):
+            if height < least or width < least:
+                size = (max(least, height), max(least, width))
+                previous = traced.graph.call_function(nn.functional.adaptive_avg_pool2d, (previous, size))
+                previous.meta["nn_module_stack"] = dict(node.meta["nn_module_stack"])
+            for name in ("fc1", "act1", "drop", "fc2", "act2"):
+                inner = f"{path}.{name}"
+                previous = traced.graph.call_module(inner, (previous,))
+                kind = type(traced.get_submodule(inner))
+                previous.meta["nn_module_stack"] = {**node.meta["nn_module_stack"], inner: (inner, kind)}
+        node.replace_all_uses_with(previous)
+        traced.graph.erase_node(node)
+    return found
+
+
+def _propagate_shapes(traced: fx.GraphModule, input_shape: Sequence[int]) -> None:
+    """Run two empty images through the graph, in evaluation mode, and note each value's shape."""
+    parameter = next(traced.parameters(), torch.empty(0))
+    modes = {module: module.training for module in traced.modules()}
+    image = torch.zeros((2, *input_shape), dtype=parameter.dtype, device=parameter.device)
+    try:
+        traced.eval()
+        with torch.no_grad():
+            ShapeProp(traced).propagate(image)
+    except Exception as error:
+        cause = error.__cause__ or error
+        shape = "x".join(str(size) for size in input_shape)
+        raise InputError(f"the model does not run on images of {shape}: {_first_line(cause)}") from error
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

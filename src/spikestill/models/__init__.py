@@ -1,0 +1,12 @@
+"""Conventional networks (ANNs), each built once: conv nets, VGGs, ResNets, DenseNet, and names from outside.
+
+Every model is made of plain modules that ``torch.fx`` traces, without in-place operations, and its stages are module
+paths, fit as cut points: ``stem`` (ResNets, DenseNet), ``layer1``, ``layer2``, ..., each ending in its activation, and
+``head``.
+"""
+
+from __future__ import annotations
+
+from spikestill.models.names import create, names
+
+__all__ = ["create", "names"]

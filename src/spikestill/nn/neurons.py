@@ -1,0 +1,150 @@
+"""The neurons as modules: parameters around the pure functions of ``dynamics``. They hold no membrane potential."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from spikestill.dynamics import Eligibility, NeuronRule, Sigmoid, Surrogate, rate_forward, spike_sequence
+from spikestill.dynamics.neuron import Order, Reset
+from spikestill.types import InputError, unknown_name
+
+__all__ = ["IF", "LIF"]
+
+
+class LIF(nn.Module):
+    """A layer of leaky integrate-and-fire neurons (LaSNN eq. 1-2; methods, section 1).
+
+    Leak and threshold are scalars of the layer, in its ``state_dict`` whether learnable or not. A learnable one is kept
+    in its range by its parametrisation: the threshold positive (softplus), the leak in (0, 1) (sigmoid).
+
+    Args:
+        leak: what remains of the membrane potential after a time step, in (0, 1].
+        threshold: the potential at which a neuron fires, positive, in the unit of the input current.
+        reset: "soft" subtracts the threshold, "hard" sets the potential to 0.
+        order: "reset-then-leak" or "leak-then-subtract" (the reset is not decayed; fires above, not at, the threshold).
+        detach_reset: keep the gradient from flowing through the reset.
+        surrogate: the derivative of the spike.
+        learn: which of "leak" and "threshold" are trained (DIET-SNN trains both).
+
+    Raises:
+        InputError: for a value outside its range, and for a learnable leak of 1, which no gradient could lower.
+    """
+
+    leak: Tensor
+    threshold: Tensor
+
+    def __init__(
+        self,
+        leak: float = 0.5,
+        threshold: float = 1.0,
+        reset: Reset = "soft",
+        order: Order = "reset-then-leak",
+        detach_reset: bool = True,
+        surrogate: Surrogate = Sigmoid(),  # noqa: B008  (frozen)
+        learn: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        if not 0 < leak <= 1:
+            raise InputError(f"leak must lie in (0, 1], not {leak}")
+        if not 0 < threshold < float("inf"):
+            raise InputError(f"threshold must be positive and finite, not {threshold}")
+        for name in learn:
+            if name not in ("leak", "threshold"):
+                raise unknown_name("learnable neuron parameter", name, ("leak", "threshold"))
+        if "leak" in learn and leak == 1:
+            raise InputError("a learnable leak must start below 1 (at 1 its gradient vanishes): try leak=0.99")
+        self.rule = NeuronRule(reset, order, detach_reset, surrogate)
+        self.learn = tuple(sorted(set(learn)))
+        self._add("leak", leak, _UnitInterval())
+        self._add("threshold", threshold, _Positive())
+
+    def _add(self, name: str, value: float, constraint: nn.Module) -> None:
+        if name in self.learn:
+            self.register_parameter(name, nn.Parameter(torch.tensor(float(value))))
+            parametrize.register_parametrization(self, name, constraint)
+        else:
+            self.register_buffer(name, torch.tensor(float(value)))
+
+    @torch.no_grad()
+    def set_threshold(self, threshold: float | Tensor) -> None:
+        """Give the layer another threshold, as conversion does.
+
+        Raises:
+            InputError: for one that is not positive and finite.
+        """
+        value = torch.as_tensor(threshold, dtype=self.threshold.dtype, device=self.threshold.device)
+        if not (value > 0 and value.isfinite()):
+            raise InputError(f"threshold must be positive and finite, not {float(value)}")
+        if "threshold" in self.learn:
+            self.threshold = value
+        else:
+            self.threshold.copy_(value)
+
+    def forward(self, current: Tensor, timesteps: int | None = None, carry: Tensor | None = None) -> Tensor:
+        """Spikes ``[T, B, ...]`` of the input current, differentiable through time.
+
+        Args:
+            current: ``[T, B, ...]``; or ``[1, B, ...]``, constant over ``timesteps`` steps.
+            timesteps: T where the current is constant.
+            carry: the state of an earlier call, as :meth:`run` returns it.
+        """
+        return self.run(current, timesteps, carry)[0]
+
+    def run(self, current: Tensor, timesteps: int | None = None, carry: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, together with the carry ``[B, ...]`` after the last step."""
+        return spike_sequence(current, self.leak, self.threshold, timesteps or current.shape[0], self.rule, carry)
+
+    def rate(self, current: Tensor, timesteps: int | None = None) -> tuple[Tensor, Tensor, Eligibility]:
+        """Spikes ``[T, B, ...]``, firing rate ``[B, ...]`` and its derivatives, without autograd (methods 6)."""
+        return rate_forward(
+            current.detach(),
+            self.leak.detach(),
+            self.threshold.detach(),
+            timesteps or current.shape[0],
+            self.rule,
+            "leak" in self.learn,
+            "threshold" in self.learn,
+        )
+
+    def extra_repr(self) -> str:  # noqa: D102
+        leak, threshold = float(self.leak), float(self.threshold)
+        learn = f", learn={self.learn}" if self.learn else ""
+        return f"leak={leak:g}, threshold={threshold:g}, reset={self.rule.reset!r}, order={self.rule.order!r}{learn}"
+
+
+class IF(LIF):
+    """A layer of integrate-and-fire neurons: :class:`LIF` without a leak (leak 1)."""
+
+    def __init__(
+        self,
+        threshold: float = 1.0,
+        reset: Reset = "soft",
+        order: Order = "reset-then-leak",
+        detach_reset: bool = True,
+        surrogate: Surrogate = Sigmoid(),  # noqa: B008  (frozen)
+        learn: Collection[str] = (),
+    ) -> None:
+        if "leak" in learn:
+            raise InputError("an IF neuron has no leak to learn: use LIF with leak=0.99")
+        super().__init__(1.0, threshold, reset, order, detach_reset, surrogate, learn)
+
+
+class _Positive(nn.Module):
+    def forward(self, raw: Tensor) -> Tensor:
+        return functional.softplus(raw)
+
+    def right_inverse(self, value: Tensor) -> Tensor:
+        return value + torch.log(-torch.expm1(-value))
+
+
+class _UnitInterval(nn.Module):
+    def forward(self, raw: Tensor) -> Tensor:
+        return torch.sigmoid(raw)
+
+    def right_inverse(self, value: Tensor) -> Tensor:
+        return torch.logit(value)

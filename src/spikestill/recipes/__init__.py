@@ -1,0 +1,39 @@
+"""Recipes: what a training consists of, as typed fields, YAML presets and command-line overrides.
+
+Importing this package loads neither a preset nor jsonargparse; ``load`` does.
+"""
+
+from spikestill.recipes.loading import as_mapping, from_mapping, load
+from spikestill.recipes.names import KINDS, names, presets
+from spikestill.recipes.networks import NetworkDescription, Spiking
+from spikestill.recipes.schema import (
+    AnnRecipe,
+    DistillRecipe,
+    Encoder,
+    Neuron,
+    Objective,
+    Optimiser,
+    Recipe,
+    Schedule,
+    Surrogate,
+)
+
+__all__ = [
+    "KINDS",
+    "AnnRecipe",
+    "DistillRecipe",
+    "Encoder",
+    "NetworkDescription",
+    "Neuron",
+    "Objective",
+    "Optimiser",
+    "Recipe",
+    "Schedule",
+    "Spiking",
+    "Surrogate",
+    "as_mapping",
+    "from_mapping",
+    "load",
+    "names",
+    "presets",
+]

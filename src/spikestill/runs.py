@@ -1,0 +1,292 @@
+"""The run folder: what a training leaves behind, and the only code that reads or writes it.
+
+A run is a folder: ``recipe.yaml`` (fully resolved), ``environment.json``, ``metrics.csv``, ``checkpoints/``, the
+weights (``student.safetensors`` of a spiking network, ``model.safetensors`` of an ANN) beside their description
+(``student.json`` or ``model.json``) and ``result.json``, which is written last and so marks a finished run.
+
+Every file is written to a temporary name, synchronised and renamed, so that a crash leaves the old file or the new one,
+never half of one. Weights are read as safetensors only: nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from spikestill.types import InputError
+
+__all__ = ["Run", "environment", "read_weights", "write_atomically", "write_weights", "writing"]
+
+_FILES = (
+    "recipe.yaml",
+    "environment.json",
+    "metrics.csv",
+    "student.safetensors",
+    "student.json",
+    "model.safetensors",
+    "model.json",
+    "result.json",
+    "report.html",
+)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals (full disk, read-only folder) into one clear line that names ``path``.
+
+    Raises:
+        InputError: when the block raises an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot write {path}: {reason}; free some space or choose another --out") from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, synchronise it and move it into place.
+
+    Raises:
+        InputError: when the disk is full or the folder cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder.
+
+    Attributes:
+        folder: where it lies.
+    """
+
+    folder: Path
+
+    @classmethod
+    def refuse_used(cls, folder: str | Path, *, resume: bool = False, overwrite: bool = False) -> Run:
+        """The run at ``folder``, when a training may be written there; nothing is touched yet.
+
+        Args:
+            folder: an empty or absent folder, or a run folder together with one of the two permissions.
+            resume: an unfinished run may be continued, a finished one is left as it is.
+            overwrite: an earlier run may be replaced.
+
+        Raises:
+            InputError: when the folder holds a run, or other files, and no permission covers that.
+        """
+        run = cls(Path(folder))
+        if run.folder.exists() and not run.folder.is_dir():
+            raise InputError(f"{run.folder} is a file, not a folder: choose another --out")
+        if not run.folder.exists() or not any(run.folder.iterdir()):
+            return run
+        if not (run.folder / "recipe.yaml").exists():
+            raise InputError(f"{run.folder} is neither empty nor a run folder: choose another --out")
+        if not (resume or overwrite):
+            state = "a finished run" if run.finished else "an unfinished run"
+            way_out = "continue it with --resume, replace it with --overwrite, or choose another --out"
+            raise InputError(f"{run.folder} holds {state}: {way_out}")
+        return run
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """The finished run at ``folder``.
+
+        Raises:
+            InputError: when there is none, or when it has not been finished.
+        """
+        run = cls(Path(folder))
+        if not (run.folder / "recipe.yaml").exists():
+            raise InputError(f"{run.folder} is no run folder (it has no recipe.yaml)")
+        if run.kind is None:
+            raise InputError(f"the run at {run.folder} has no weights yet: finish it with --resume")
+        return run
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training ended and its result was written."""
+        return (self.folder / "result.json").exists()
+
+    @property
+    def kind(self) -> str | None:
+        """``student`` for a spiking network, ``model`` for an ANN, None before the weights were written."""
+        return next((kind for kind in ("student", "model") if (self.folder / f"{kind}.json").exists()), None)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the training's own checkpoints lie (for resuming; not needed to use the network)."""
+        return self.folder / "checkpoints"
+
+    def clear(self) -> None:
+        """Remove an earlier run's files; anything else in the folder stays."""
+        with writing(self.folder):
+            for name in _FILES:
+                (self.folder / name).unlink(missing_ok=True)
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write one text file atomically."""
+        write_atomically(self.folder / name, lambda path: _write(path, text))
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write one JSON file atomically."""
+        self.write_text(name, json.dumps(value, indent=2) + "\n")
+
+    def write_yaml(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write one YAML file atomically, keys in the given order."""
+        self.write_text(name, yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True))
+
+    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write one CSV file atomically; the first row gives the columns."""
+        text = io.StringIO()
+        if rows:
+            table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+            table.writeheader()
+            table.writerows(rows)
+        self.write_text(name, text.getvalue())
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read one JSON file.
+
+        Raises:
+            InputError: when it is missing or not a JSON object.
+        """
+        return self._read(name, json.loads)
+
+    def read_yaml(self, name: str) -> dict[str, Any]:
+        """Read one YAML file (safe loader).
+
+        Raises:
+            InputError: when it is missing or not a YAML mapping.
+        """
+        return self._read(name, yaml.safe_load)
+
+    def read_table(self, name: str) -> list[dict[str, str]]:
+        """Read one CSV file as written by :meth:`write_table`.
+
+        Raises:
+            InputError: when it is missing.
+        """
+        path = self.folder / name
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                return list(csv.DictReader(file))
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+    def write_network(self, kind: str, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+        """Write weights (``<kind>.safetensors``) and what rebuilds their network (``<kind>.json``)."""
+        write_weights(self.folder / f"{kind}.safetensors", state)
+        self.write_json(f"{kind}.json", description)
+
+    def read_weights(self) -> dict[str, Tensor]:
+        """The network's weights, on the CPU.
+
+        Raises:
+            InputError: when the file is missing or damaged.
+        """
+        return read_weights(self.folder / f"{self.kind}.safetensors")
+
+    def _read(self, name: str, parse: Callable[[str], Any]) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            value = parse(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+        except (ValueError, yaml.YAMLError) as error:
+            raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+        if not isinstance(value, dict):
+            raise InputError(f"{path} is damaged: a mapping was expected")
+        return value
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically.
+
+    Raises:
+        InputError: when the disk is full or the folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    # Safetensors refuses aliased and strided tensors; a copy per tensor makes channels_last weights plain.
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    write_atomically(path, lambda temporary: save_file(plain, temporary))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file, onto the CPU.
+
+    Raises:
+        InputError: when it is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and hardware, as ``environment.json`` keeps them."""
+    from importlib import metadata
+
+    packages = {}
+    for name in ("spikestill", "torch", "torchvision", "lightning", "numpy", "timm"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
+    return {
+        "python": platform.python_version(),
+        "packages": packages,
+        "commit": _commit(),
+        "command": sys.argv,
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this package runs from; None where there is no git or no repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,6 @@
+"""Training: from a recipe to a run. The only floor that uses Lightning, which is imported when a training starts."""
+
+from spikestill.train.api import distill, train
+from spikestill.train.measuring import evaluate
+
+__all__ = ["distill", "evaluate", "train"]

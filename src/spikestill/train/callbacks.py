@@ -1,0 +1,168 @@
+"""What accompanies a training: the checkpoints, the table of figures, and a sign of life for whoever waits."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from spikestill.runs import Run, write_atomically, write_weights
+from spikestill.train.learner import Learner
+
+__all__ = ["AtomicCheckpoints", "Journal", "Progress", "best_weights_file", "last_checkpoint_file"]
+
+
+def last_checkpoint_file(run: Run) -> Path:
+    """The checkpoint that a resume continues from."""
+    return run.checkpoints / "last.ckpt"
+
+
+def best_weights_file(run: Run) -> Path:
+    """The weights of the epoch that did best on the validation images."""
+    return run.checkpoints / "best.safetensors"
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are never half written and never executed on load."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write to a temporary name, synchronise, rename."""
+        write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """Read tensors and plain values only."""
+        return cast("dict[str, Any]", torch.load(path, map_location="cpu", weights_only=True))
+
+
+class Journal(Callback):
+    """After every epoch: a row in ``metrics.csv``, the weights if they are the best so far, and a checkpoint.
+
+    A row is written before the checkpoint, and the checkpoint holds all rows: a crash between the two costs nothing.
+
+    Args:
+        run: where to.
+        minutes: a checkpoint in mid-epoch at least this often.
+    """
+
+    def __init__(self, run: Run, minutes: float) -> None:
+        super().__init__()
+        self.rows: list[dict[str, float]] = []
+        self.best_epoch = 0
+        self.best_accuracy = -1.0
+        self._run = run
+        self._seconds_between = 60 * minutes
+        self._saved = self._since = time.monotonic()
+        self._seconds = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in training, over all resumes."""
+        return self._seconds + time.monotonic() - self._since
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the clocks."""
+        self._saved = self._since = time.monotonic()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
+        """Save in mid-epoch when the last checkpoint is old."""
+        # Not after an epoch's last step: a resume from there would leave out its validation; its end saves anyway.
+        if not trainer.is_last_batch and time.monotonic() - self._saved >= self._seconds_between:
+            self.save(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Close the epoch."""
+        learner = cast(Learner, pl_module)
+        learner.refuse_nonfinite()
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "learning_rate": rate}
+        self.rows.append(row | learner.take_figures() | {"seconds": round(self.seconds, 1)})
+        self._run.write_table("metrics.csv", self.rows)
+        accuracy = self.rows[-1]["validation_accuracy"]
+        if accuracy > self.best_accuracy:
+            self.best_accuracy, self.best_epoch = accuracy, trainer.current_epoch + 1
+            write_weights(best_weights_file(self._run), learner.kept.state_dict())
+        self.save(trainer, learner)
+
+    def save(self, trainer: lightning.Trainer, learner: Learner) -> None:
+        """Write the checkpoint, unless the network has already gone wrong."""
+        learner.refuse_nonfinite()
+        trainer.save_checkpoint(last_checkpoint_file(self._run))
+        self._saved = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next resume needs."""
+        return {
+            "rows": self.rows,
+            "best_epoch": self.best_epoch,
+            "best_accuracy": self.best_accuracy,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self.rows = list(state_dict["rows"])
+        self.best_epoch = state_dict["best_epoch"]
+        self.best_accuracy = state_dict["best_accuracy"]
+        self._seconds = state_dict["seconds"]
+
+
+class Progress(Callback):
+    """Accuracy and time left: a live line on a terminal, one line an epoch elsewhere.
+
+    Args:
+        journal: where the figures are; it comes before this callback.
+        label: what is being trained.
+    """
+
+    def __init__(self, journal: Journal, label: str) -> None:
+        super().__init__()
+        self._journal = journal
+        self._label = label
+        self._live = sys.stdout.isatty()
+        self._shown = 0.0
+        self._begun = time.monotonic()
+        self._first_step = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Note where this process began; a resume's earlier steps say nothing about its speed."""
+        self._begun, self._first_step = time.monotonic(), trainer.global_step
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
+        """Refresh the live line, at most twice a second."""
+        if not self._live or time.monotonic() - self._shown < 0.5:
+            return
+        self._shown = time.monotonic()
+        loss, accuracy = cast(Learner, pl_module).running()
+        done = 100 * trainer.global_step / trainer.estimated_stepping_batches
+        self._write(
+            f"{self._label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {done:3.0f} %  "
+            f"loss {loss:.3f}  accuracy {accuracy:.1%}  {self._left(trainer)} left",
+            end="",
+        )
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """One line about the epoch."""
+        row = self._journal.rows[-1]
+        self._write(
+            f"{self._label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {row['train_loss']:.3f}  "
+            f"accuracy {row['train_accuracy']:.1%}  validation {row['validation_accuracy']:.1%}  "
+            f"{self._left(trainer)} left",
+            end="\n",
+        )
+
+    def _left(self, trainer: lightning.Trainer) -> str:
+        done = trainer.global_step - self._first_step
+        remaining = trainer.estimated_stepping_batches - trainer.global_step
+        seconds = round((time.monotonic() - self._begun) * remaining / max(done, 1))
+        minutes, seconds = divmod(seconds, 60)
+        return f"{minutes // 60}:{minutes % 60:02d} h" if minutes >= 60 else f"{minutes}:{seconds:02d} min"
+
+    def _write(self, text: str, end: str) -> None:
+        # Back to the line's beginning and clear the rest of it, so that a shorter text leaves nothing behind.
+        print(f"\r{text}\x1b[K" if self._live else text, end=end, flush=True)

@@ -1,0 +1,224 @@
+"""What Lightning trains: an ANN on labels, or a spiking student on a weighted list of objectives."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, cast
+
+import lightning
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from spikestill.graph import SpikingNetwork
+from spikestill.graph import record as record_of
+from spikestill.recipes import AnnRecipe, DistillRecipe, Recipe
+from spikestill.train.optimisation import make_optimiser, make_schedule
+from spikestill.types import InputError, Record
+
+__all__ = ["AnnLearner", "DistillLearner", "Learner"]
+
+_STEPS_BETWEEN_CHECKS = 50
+"""How often an accelerator is asked whether the loss is still finite; each question waits for it."""
+
+
+class Learner(lightning.LightningModule, ABC):
+    """Everything the two kinds of training share: precision, optimiser, average, running figures, the NaN stop.
+
+    The figures of an epoch (images, loss, correct, loss terms) are summed on the device and fetched once an epoch: a
+    look at them at every step would cost more than a small network's step.
+
+    Args:
+        network: what is trained; on its device already.
+        recipe: how.
+        steps_per_epoch: steps in an epoch.
+        terms: names of the loss terms.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe, *, steps_per_epoch: int, terms: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.network = network
+        self.recipe = recipe
+        self.steps_per_epoch = steps_per_epoch
+        self.terms = tuple(terms)
+        self.average: AveragedModel | None = None
+        if recipe.ema is not None:
+            self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        where = next(network.parameters()).device
+        self._totals = torch.zeros(3 + len(self.terms), dtype=torch.float64, device=where)
+        self._validated = torch.zeros(3, dtype=torch.float64, device=where)
+        self._first_bad = torch.full((), -1, dtype=torch.int64, device=where)
+        self._layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+
+    @abstractmethod
+    def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The loss to minimise, the logits ``[B, K]`` and the unweighted loss terms, for one batch."""
+
+    @property
+    def trained(self) -> list[nn.Module]:
+        """The modules whose parameters are optimised."""
+        return [self.network]
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is validated and kept: the average, where there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def autocast(self, precision: str) -> torch.autocast:
+        """The context in which linear layers compute in ``precision``, from float32 weights."""
+        return torch.autocast(self._totals.device.type, torch.bfloat16, enabled=precision == "bf16")
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """One step's loss; Lightning differentiates it and steps the optimiser."""
+        images, labels = batch
+        loss, logits, terms = self.losses(images.contiguous(memory_format=self._layout), labels)
+        with torch.no_grad():
+            figures = (loss.new_tensor(len(labels)), loss * len(labels), (logits.argmax(dim=1) == labels).sum())
+            self._totals += torch.stack([*figures, *(term * len(labels) for term in terms)])
+            self._first_bad = torch.where(
+                (self._first_bad < 0) & ~torch.isfinite(loss), self.global_step, self._first_bad
+            )
+        if loss.device.type == "cpu" or self.global_step % _STEPS_BETWEEN_CHECKS == 0:
+            self.refuse_nonfinite()
+        return loss
+
+    def refuse_nonfinite(self) -> None:
+        """Stop the training if a loss was not finite; nothing of it has reached a checkpoint.
+
+        Raises:
+            InputError: naming the step.
+        """
+        step = int(self._first_bad)
+        if step >= 0:
+            epoch = step // self.steps_per_epoch + 1
+            raise InputError(
+                f"the loss is not finite at step {step} (epoch {epoch}): lower --optimiser.lr or set --clip-gradient; "
+                f"the last good checkpoint is kept"
+            )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step the optimiser, then the average, so that a checkpoint holds both of the same step."""
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Add one validation batch's figures."""
+        images, labels = batch
+        with self.autocast(self.recipe.precision):
+            logits = self.kept(images.contiguous(memory_format=self._layout)).float()
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        self._validated += torch.stack([loss.new_tensor(len(labels)), loss, (logits.argmax(dim=1) == labels).sum()])
+
+    def running(self) -> tuple[float, float]:
+        """Mean training loss and accuracy of the epoch so far."""
+        images, loss, correct = self._totals[:3].tolist()
+        return loss / max(images, 1.0), correct / max(images, 1.0)
+
+    def take_figures(self) -> dict[str, float]:
+        """The epoch's figures; the sums start anew."""
+        images, loss, correct, *terms = self._totals.tolist()
+        row = {"train_loss": loss / images, "train_accuracy": correct / images}
+        row |= {f"train_{name}": term / images for name, term in zip(self.terms, terms, strict=True)}
+        images, loss, correct = self._validated.tolist()
+        row |= {"validation_loss": loss / images, "validation_accuracy": correct / images}
+        self._totals.zero_()
+        self._validated.zero_()
+        return row
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimiser and schedule."""
+        optimiser = make_optimiser(self.recipe.optimiser, self.trained)
+        schedule = make_schedule(
+            self.recipe.schedule, optimiser, epochs=self.recipe.epochs, steps_per_epoch=self.steps_per_epoch
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a resume in mid-epoch needs beyond weights: the sums so far, the random state (dropout, Poisson)."""
+        checkpoint["totals"] = self._totals.cpu()
+        checkpoint["random"] = torch.get_rng_state()
+        if self._totals.is_cuda:
+            checkpoint["random_cuda"] = torch.cuda.get_rng_state(self._totals.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse of :meth:`on_save_checkpoint`."""
+        self._totals.copy_(checkpoint["totals"])
+        torch.set_rng_state(checkpoint["random"].cpu())
+        if "random_cuda" in checkpoint and self._totals.is_cuda:
+            torch.cuda.set_rng_state(checkpoint["random_cuda"].cpu(), self._totals.device)
+
+
+class AnnLearner(Learner):
+    """Cross-entropy on labels."""
+
+    def __init__(self, network: nn.Module, recipe: AnnRecipe, *, steps_per_epoch: int) -> None:
+        super().__init__(network, recipe, steps_per_epoch=steps_per_epoch)
+        self._label_smoothing = recipe.label_smoothing
+
+    def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:  # noqa: D102
+        with self.autocast(self.recipe.precision):
+            logits = self.network(images).float()
+        return functional.cross_entropy(logits, labels, label_smoothing=self._label_smoothing), logits, []
+
+
+class DistillLearner(Learner):
+    """A weighted sum of objectives on the student's record and, where one asks for it, the teacher's.
+
+    Args:
+        network: the student, a SpikingNetwork.
+        recipe: how.
+        objectives: one module for each of the recipe's objectives.
+        teacher: the traced teacher in evaluation mode, or None.
+        rescale: per channel, factor and shift ``[C, 1, 1]`` from the student's normalisation to the teacher's.
+        steps_per_epoch: steps in an epoch.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: DistillRecipe,
+        *,
+        objectives: Sequence[nn.Module],
+        teacher: fx.GraphModule | None,
+        rescale: tuple[Tensor, Tensor] | None,
+        steps_per_epoch: int,
+    ) -> None:
+        names = [objective.name for objective in recipe.objectives]
+        super().__init__(network, recipe, steps_per_epoch=steps_per_epoch, terms=names)
+        self.objectives = nn.ModuleList(objectives)
+        self._weights = [objective.weight for objective in recipe.objectives]
+        # Not submodules: the teacher is no part of a checkpoint and stays in evaluation mode.
+        self._teacher = (teacher,)
+        self._rescale = rescale
+        self._student_taps = _union(objective.student_taps for objective in objectives)
+        self._teacher_taps = _union(objective.teacher_taps for objective in objectives)
+        self._teacher_precision = recipe.teacher_precision
+
+    @property
+    def trained(self) -> list[nn.Module]:  # noqa: D102
+        return [self.network, self.objectives]
+
+    def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:  # noqa: D102
+        guidance = self._guidance(images)
+        with self.autocast(self.recipe.precision):
+            record = cast(SpikingNetwork, self.network).record(images, taps=self._student_taps)
+            terms = [objective(record, guidance, labels) for objective in self.objectives]
+        total = torch.stack([weight * term for weight, term in zip(self._weights, terms, strict=True)]).sum()
+        return total, record.logits, terms
+
+    @torch.no_grad()
+    def _guidance(self, images: Tensor) -> Record | None:
+        (teacher,) = self._teacher
+        if teacher is None:
+            return None
+        if self._rescale is not None:
+            images = images * self._rescale[0] + self._rescale[1]
+        with self.autocast(self._teacher_precision):
+            return record_of(teacher, images, taps=self._teacher_taps)
+
+
+def _union(taps: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for names in taps for name in names))

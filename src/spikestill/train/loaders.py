@@ -1,0 +1,90 @@
+"""The recipe's data and device, as the training and the measuring see them."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+import torch
+from torch import nn
+
+from spikestill import data as datasets
+from spikestill.data import Batches, DataSet
+from spikestill.recipes import NetworkDescription, Recipe
+from spikestill.types import InputError
+
+__all__ = ["load_data", "make_batches", "place", "resolve_device"]
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+_EVALUATION_BATCH = 500
+"""Images in a batch where no gradient is needed; the batch size of training need not fit."""
+
+
+def load_data(recipe: Recipe) -> DataSet:
+    """The recipe's data set; its split depends on ``split_seed`` alone, so teacher and students share it.
+
+    Raises:
+        InputError: for data that cannot be used.
+    """
+    return datasets.load(
+        recipe.data,
+        data_dir=recipe.data_dir,
+        validation=recipe.validation,
+        seed=recipe.split_seed,
+        limit_train=recipe.limit_train,
+        image_size=recipe.image_size,
+    )
+
+
+def make_batches(
+    recipe: Recipe,
+    data: DataSet,
+    description: NetworkDescription,
+    part: Literal["train", "validation", "test"],
+    device: torch.device,
+) -> Batches:
+    """Batches of one part, normalised as ``description`` says.
+
+    Raises:
+        InputError: when the part is empty.
+    """
+    training = part == "train"
+    images = {"train": data.train, "validation": data.validation, "test": data.test}[part]
+    return Batches(
+        images,
+        batch_size=recipe.batch_size if training else _EVALUATION_BATCH,
+        mean=description.mean,
+        std=description.std,
+        shuffle=training,
+        augmentation=recipe.augmentation if training else None,
+        seed=recipe.seed,
+        device=device,
+        # A last batch of one or two images would give BatchNorm statistics of nothing.
+        drop_last=training and len(images) >= recipe.batch_size,
+    )
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that ``name`` (auto, cpu, cuda, cuda:1) means here.
+
+    Raises:
+        InputError: when there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"unknown device '{name}': use cpu, cuda or auto") from error
+    if device.type == "cuda":
+        index = device.index or 0
+        if index >= torch.cuda.device_count():
+            raise InputError(f"there is no device '{name}' here: use --device cpu")
+        return torch.device("cuda", index)
+    return device
+
+
+def place(network: AnyModule, device: torch.device, channels_last: bool) -> AnyModule:
+    """The network on its device, its convolution weights in the memory format of the recipe."""
+    network = network.to(device)
+    return network.to(memory_format=torch.channels_last) if channels_last else network

@@ -1,0 +1,213 @@
+"""From a checked recipe to a finished run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+
+from spikestill import runs
+from spikestill.data import Batches, DataSet
+from spikestill.graph import SpikingNetwork
+from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription, Recipe, as_mapping
+from spikestill.runs import Run
+from spikestill.train.callbacks import (
+    AtomicCheckpoints,
+    Journal,
+    Progress,
+    best_weights_file,
+    last_checkpoint_file,
+)
+from spikestill.train.learner import AnnLearner, Learner
+from spikestill.train.loaders import load_data, make_batches, place, resolve_device
+from spikestill.train.measuring import measure
+from spikestill.types import InputError
+
+__all__ = ["execute"]
+
+_FREE_TO_CHANGE = ("out", "device", "checkpoint_minutes")
+"""Fields that a resume may change: they do not touch the result's meaning."""
+
+
+def execute(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    network: SpikingNetwork | None = None,
+    teacher: nn.Module | None = None,
+) -> Run:
+    """Train as ``recipe`` says and write the run.
+
+    Everything that can be refused is refused before the run folder is touched.
+
+    Args:
+        recipe: what to do.
+        resume: continue an unfinished run from its last checkpoint; a finished one is returned as it is.
+        overwrite: replace an earlier run.
+        network: train this student in place of the one that the recipe names.
+        teacher: learn from this ANN in place of the one that the recipe names.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: for whatever in recipe, data, teacher or folder cannot be used, and when the loss is not finite.
+    """
+    run = Run.refuse_used(recipe.folder, resume=resume, overwrite=overwrite)
+    if resume and run.folder.exists():
+        _refuse_other_recipe(run, recipe)
+        if run.finished:
+            return run
+    device = resolve_device(recipe.device)
+    data = load_data(recipe)
+    description = NetworkDescription.of(recipe, data)
+    torch.manual_seed(recipe.seed)
+    train_batches = make_batches(recipe, data, description, "train", device)
+    validation_batches = make_batches(recipe, data, description, "validation", device)
+    learner = _learner(recipe, data, description, network, teacher, device, len(train_batches))
+    if overwrite:
+        run.clear()
+    run.write_yaml("recipe.yaml", as_mapping(recipe))
+    run.write_json("environment.json", runs.environment())
+    journal = _fit(recipe, run, learner, train_batches, validation_batches, device, resume)
+    _finish(recipe, run, data, description, learner, journal, device)
+    return run
+
+
+def _refuse_other_recipe(run: Run, recipe: Recipe) -> None:
+    stored, asked = run.read_yaml("recipe.yaml"), as_mapping(recipe)
+    other = [name for name in asked if name not in _FREE_TO_CHANGE and stored.get(name) != asked[name]]
+    if other:
+        raise InputError(f"cannot resume {run.folder}: it was started with other values of {', '.join(other)}")
+
+
+def _learner(
+    recipe: Recipe,
+    data: DataSet,
+    description: NetworkDescription,
+    network: SpikingNetwork | None,
+    teacher: nn.Module | None,
+    device: torch.device,
+    steps_per_epoch: int,
+) -> Learner:
+    """The network, on its device and in its memory layout, with all that trains it."""
+    if isinstance(recipe, AnnRecipe):
+        ann = description.build_ann(pretrained=recipe.pretrained)
+        learner: Learner = AnnLearner(place(ann, device, recipe.channels_last), recipe, steps_per_epoch=steps_per_epoch)
+    else:
+        from spikestill.train.guidance import guided_learner
+
+        assert isinstance(recipe, DistillRecipe)
+        learner = guided_learner(recipe, data, description, network, teacher, device, steps_per_epoch)
+    return learner.train()
+
+
+def _fit(
+    recipe: Recipe,
+    run: Run,
+    learner: Learner,
+    train_batches: Batches,
+    validation_batches: Batches,
+    device: torch.device,
+    resume: bool,
+) -> Journal:
+    journal = Journal(run, recipe.checkpoint_minutes)
+    label = f"{recipe.method} {recipe.network} seed {recipe.seed}"
+    checkpoint = last_checkpoint_file(run)
+    with _quiet():
+        trainer = lightning.Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=[device.index] if device.type == "cuda" else 1,
+            max_epochs=recipe.epochs,
+            gradient_clip_val=recipe.clip_gradient,
+            callbacks=[journal, Progress(journal, label)],
+            plugins=[AtomicCheckpoints()],
+            default_root_dir=run.folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        try:
+            trainer.fit(
+                learner,
+                train_batches,
+                validation_batches,
+                ckpt_path=checkpoint if resume and checkpoint.exists() else None,
+                weights_only=True,
+            )
+        except SystemExit as end:
+            # Lightning ends the whole process on Ctrl-C; that is the caller's to decide.
+            if isinstance(end.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from end
+            raise
+    return journal
+
+
+def _finish(
+    recipe: Recipe,
+    run: Run,
+    data: DataSet,
+    description: NetworkDescription,
+    learner: Learner,
+    journal: Journal,
+    device: torch.device,
+) -> None:
+    """Keep the weights that validation chose, read the test set once, and write the result."""
+    network = learner.kept.to(device)
+    network.load_state_dict(runs.read_weights(best_weights_file(run)))
+    network.eval()
+    kind = "model" if description.spiking is None else "student"
+    run.write_network(kind, network.state_dict(), description.as_json())
+    test = make_batches(recipe, data, description, "test", device)
+    started = time.monotonic()
+    measured = measure(network, test, precision=recipe.precision, device=device)
+    run.write_json(
+        "result.json",
+        {
+            "method": recipe.method,
+            "network": recipe.network,
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "data": data.name,
+            "data_fingerprint": data.fingerprint,
+            "images": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
+            "epochs": recipe.epochs,
+            "seed": recipe.seed,
+            "selected_by": "validation accuracy",
+            "best_epoch": journal.best_epoch,
+            "validation_accuracy": journal.best_accuracy,
+            "test_set_read": "once, after training, with the weights that validation chose",
+            "test_accuracy": measured.pop("accuracy"),
+            **{f"test_{name}": figure for name, figure in measured.items()},
+            "training_seconds": round(journal.seconds, 1),
+            "test_seconds": round(time.monotonic() - started, 1),
+        },
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's advice about data-loader workers and its banners to itself; our lines say what matters."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels: list[Any] = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        # Lightning's own use of a torch class that newer versions deprecate.
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

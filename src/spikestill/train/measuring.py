@@ -1,0 +1,106 @@
+"""The figures of a trained network, by ``analysis``, as plain values; and the measuring of a finished run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from spikestill.data import Batches
+from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription, load
+from spikestill.runs import Run
+from spikestill.train.loaders import load_data, make_batches, resolve_device
+from spikestill.types import InputError
+
+__all__ = ["evaluate", "measure"]
+
+
+def measure(
+    network: nn.Module,
+    batches: Batches,
+    *,
+    precision: str,
+    device: torch.device,
+    timesteps: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Accuracy and, of a spiking network, accuracy at every time step, spikes per neuron and firing rates.
+
+    Args:
+        network: in evaluation mode, on ``device``.
+        batches: what to measure it on.
+        precision: float32 or bf16.
+        device: where.
+        timesteps: the numbers of steps to read the network out at; by default every one up to its own T.
+    """
+    from spikestill.graph import SpikingNetwork
+
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        if not isinstance(network, SpikingNetwork):
+            return {"accuracy": _accuracy(network, batches)}
+        from spikestill import analysis
+
+        steps = tuple(timesteps or range(1, network.timesteps + 1))
+        found = analysis.evaluate(network, batches, timesteps=steps)
+    return {
+        "accuracy": found.accuracy[max(steps)],
+        "accuracy_by_timestep": {str(step): found.accuracy[step] for step in sorted(steps)},
+        "spikes_per_neuron": found.spikes_per_neuron,
+        "rates": dict(found.rates),
+    }
+
+
+@torch.inference_mode()
+def _accuracy(network: nn.Module, batches: Batches) -> float:
+    correct = count = 0
+    for images, labels in batches:
+        correct += int((network(images).argmax(dim=1) == labels).sum())
+        count += len(labels)
+    return correct / count
+
+
+def evaluate(
+    folder: str | Path,
+    *,
+    timesteps: Sequence[int] | None = None,
+    split: Literal["test", "validation"] = "test",
+    data: str | None = None,
+    data_dir: str | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+) -> dict[str, Any]:
+    """Measure a run's network.
+
+    Args:
+        folder: the run.
+        timesteps: as for :func:`measure`.
+        split: test or validation.
+        data: other data than the run's, with the same classes.
+        data_dir: where named data sets lie, if elsewhere than at training.
+        device: cpu, cuda or auto.
+        precision: float32 or bf16; by default that of the training.
+
+    Returns:
+        The figures of :func:`measure`, and the number of images.
+
+    Raises:
+        InputError: when run or data cannot be used, or do not fit each other.
+    """
+    run = Run.open(folder)
+    recipe = load(AnnRecipe if run.kind == "model" else DistillRecipe, run.folder / "recipe.yaml")
+    recipe = dataclasses.replace(recipe, data=data or recipe.data, data_dir=data_dir or recipe.data_dir)
+    where = resolve_device(device)
+    description = NetworkDescription.of_run(run)
+    network = description.load(run).to(where)
+    images = load_data(recipe)
+    if (images.num_classes, images.input_shape) != (description.num_classes, description.input_shape):
+        raise InputError(
+            f"{run.folder} takes images {description.input_shape} (C, H, W) of {description.num_classes} classes, "
+            f"{recipe.data} has {images.input_shape} of {images.num_classes}"
+        )
+    batches = make_batches(recipe, images, description, split, where)
+    figures = measure(network, batches, precision=precision or recipe.precision, device=where, timesteps=timesteps)
+    return figures | {"images": len(getattr(images, split))}

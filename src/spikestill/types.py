@@ -1,0 +1,62 @@
+"""What every floor of the house shares: the axis legend, the records and the one error for wrong input.
+
+Axis letters, used in every docstring:
+
+==  =======================================================
+T   time steps (always the first axis of a sequence)
+B   batch
+C   channels
+H   height
+W   width
+K   classes
+N   neurons of one layer
+==  =======================================================
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+__all__ = ["InputError", "Record", "unknown_name"]
+
+
+class InputError(ValueError):
+    """The user's input cannot be used; the message is one line that says what is wrong and what to do.
+
+    The command line prints it on standard error and exits with status 2. A fault of spikestill's own is never an
+    ``InputError``: it keeps its traceback.
+    """
+
+
+def unknown_name(kind: str, name: str, choices: Iterable[str]) -> InputError:
+    """The error for a name that is none of ``choices``, with the nearest one suggested.
+
+    >>> str(unknown_name("model", "resnet19x", ["resnet19", "vgg5"]))
+    "unknown model 'resnet19x': did you mean 'resnet19'? (known: resnet19, vgg5)"
+    """
+    known = sorted(choices)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f": did you mean '{near[0]}'?" if near else ":"
+    return InputError(f"unknown {kind} '{name}'{hint} (known: {', '.join(known)})")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one forward pass of a network leaves for the objectives.
+
+    Attributes:
+        logits: class scores ``[B, K]``; of a spiking network, the mean over the time steps.
+        features: by point name, the tapped activation ``[B, C, H, W]``; of a spiking network, its firing rate.
+        steps: class scores of every time step ``[T, B, K]``; None for an ANN and under rate gradients, where no
+            gradient reaches a single step.
+        spikes: by point name, the tapped spikes ``[T, B, C, H, W]``; only where a sequence was asked for.
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    steps: Tensor | None = None
+    spikes: Mapping[str, Tensor] = field(default_factory=dict)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spikestill.data import Augmentation
+from spikestill.recipes import AnnRecipe, DistillRecipe, Objective, as_mapping, from_mapping, load, presets
+from spikestill.types import InputError
+
+
+@pytest.mark.parametrize("name", ["ann", "labels-only", "label-distillation", "rate-bp", "blockwise"])
+def test_every_preset_is_a_recipe_of_its_own_name(name: str) -> None:
+    if name == "ann":
+        assert load(AnnRecipe, name).method == "ann"
+        return
+    words = [] if name in ("labels-only", "rate-bp") else ["--teacher", "runs/teacher"]
+    recipe = load(DistillRecipe, name, words)
+    assert (recipe.method, recipe.timesteps, recipe.neuron.leak) == (name, 4, 0.5)
+    assert recipe.neuron.surrogate.options == {"alpha": 4.0}
+    assert (recipe.optimiser.lr, recipe.optimiser.momentum, recipe.optimiser.weight_decay) == (0.1, 0.9, 5e-4)
+
+
+def test_the_presets_are_all_tested_and_say_how_they_are_launched() -> None:
+    assert set(presets()) == {"ann", "labels-only", "label-distillation", "rate-bp", "blockwise"}
+    for name, path in presets().items():
+        command = "train" if name == "ann" else "distill"
+        assert f"#   spikestill {command} {name} --" in path.read_text()
+
+
+def test_blockwise_has_the_weights_of_its_equation() -> None:
+    recipe = load(DistillRecipe, "blockwise", ["--teacher=t"])
+    assert recipe.gradient == "rate"
+    assert recipe.objectives == (
+        Objective(name="cross-entropy"),
+        Objective(name="logits", weight=1.0, options={"temperature": 4.0}),
+        Objective(name="blockwise", weight=0.5, options={"distillation": 1.0, "temperature": 4.0}),
+    )
+
+
+def test_overrides_are_dotted_typed_and_spelled_with_dashes_or_underscores() -> None:
+    words = ["--batch-size", "32", "--optimiser.lr=0.5", "--optimiser.weight_decay", "0", "--limit-train", "100"]
+    recipe = load(AnnRecipe, "ann", [*words, "--schedule.name=step", "--schedule.milestones=[3, 6]"])
+    assert (recipe.batch_size, recipe.optimiser.lr, recipe.optimiser.weight_decay) == (32, 0.5, 0.0)
+    assert recipe.schedule.milestones == (3, 6)
+    assert recipe.limit_train == 100
+    assert isinstance(recipe.limit_train, int)
+    assert load(AnnRecipe, "ann", ["--limit-train=0.5"]).limit_train == 0.5
+
+
+def test_objectives_can_be_given_whole_with_defaults_for_the_rest() -> None:
+    recipe = load(DistillRecipe, "labels-only", ["--teacher=t", "--objectives=[{name: logits}]"])
+    assert recipe.objectives == (Objective(name="logits", weight=1.0, options={}),)
+
+
+def test_a_recipe_survives_yaml() -> None:
+    recipe = load(DistillRecipe, "blockwise", ["--teacher=t", "--neuron.learn=[threshold]", "--ema=0.9"])
+    again = load(DistillRecipe, yaml.safe_load(yaml.safe_dump(as_mapping(recipe))))
+    assert again == recipe
+    assert from_mapping(DistillRecipe, as_mapping(recipe)) == recipe
+
+
+def test_digits_are_not_mirrored_unless_asked() -> None:
+    assert load(AnnRecipe, "ann", ["--data=digits"]).augmentation == Augmentation(crop=1, flip=False)
+    assert load(AnnRecipe, "ann", ["--data=cifar10"]).augmentation == Augmentation()
+    assert load(AnnRecipe, "ann", ["--augmentation.crop=2"]).augmentation == Augmentation(crop=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "words", "message"),
+    [
+        (DistillRecipe, "blokwise", [], "unknown method 'blokwise': did you mean 'blockwise'"),
+        (AnnRecipe, "ann", ["--epoch", "3"], "unknown option '--epoch': did you mean '--epochs'"),
+        (AnnRecipe, "ann", ["--optimiser.learning-rate=3"], "unknown option '--optimiser.learning-rate'"),
+        (AnnRecipe, "ann", ["--epochs", "many"], "option \"epochs\": Expected a <class 'int'>"),
+        (AnnRecipe, "ann", ["--epochs"], "argument --epochs: expected one argument"),
+        (AnnRecipe, "ann", ["--precision=fp8"], 'option "precision"'),
+        (AnnRecipe, "blockwise", [], "names a student: it is one for `spikestill distill`"),
+        (DistillRecipe, "ann", [], "names a model: it is one for `spikestill train`"),
+        (AnnRecipe, "absent.yaml", [], r"cannot read the recipe absent\.yaml: No such file"),
+        (AnnRecipe, {"optimiser": {"lrr": 1}}, [], r"unknown option 'optimiser\.lrr': did you mean 'optimiser\.lr'"),
+        (AnnRecipe, {"augmentation": {"crop": -1}}, [], "crop must be a number of pixels"),
+        (AnnRecipe, "ann", ["3"], "unrecognized arguments: 3"),
+    ],
+)
+def test_wrong_input_is_one_line(kind: type[AnnRecipe], source: str, words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load(kind, source, words)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs: [", "not valid YAML"),
+        ("- 1", "must be a mapping"),
+        ("epochs: !!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("epoch: 3", "unknown option 'epoch': did you mean 'epochs'"),
+    ],
+)
+def test_wrong_files_are_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load(AnnRecipe, path)
+    assert "\n" not in str(caught.value)

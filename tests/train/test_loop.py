@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription
+from spikestill.runs import Run
+from spikestill.train import evaluate, train
+from spikestill.train.callbacks import Journal, last_checkpoint_file
+from spikestill.train.loaders import resolve_device
+from spikestill.types import InputError
+
+AnnMaker = Callable[..., AnnRecipe]
+StudentMaker = Callable[..., DistillRecipe]
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """End the training after ``steps`` steps."""
+    ordinary = Journal.on_train_batch_end
+
+    def die(self: Journal, trainer: Any, learner: Any, *rest: Any, **more: Any) -> None:
+        ordinary(self, trainer, learner, *rest, **more)
+        if trainer.global_step == steps:
+            raise KilledError
+
+    monkeypatch.setattr(Journal, "on_train_batch_end", die)
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return load_file(run.folder / f"{run.kind}.safetensors")
+
+
+def test_a_run_holds_everything(ann_recipe: AnnMaker, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(ann_recipe())
+    names = {path.name for path in run.folder.iterdir()}
+    wanted = {"recipe.yaml", "environment.json", "metrics.csv", "checkpoints", "result.json"}
+    assert names == wanted | {"model.safetensors", "model.json"}
+    result = run.read_json("result.json")
+    assert result["test_set_read"].startswith("once, after training")
+    assert result["selected_by"] == "validation accuracy"
+    assert result["images"] == {"train": 160, "validation": 144, "test": 360}
+    rows = run.read_table("metrics.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    best = max(rows, key=lambda row: float(row["validation_accuracy"]))
+    assert result["best_epoch"] == int(best["epoch"])
+    assert result["validation_accuracy"] == float(best["validation_accuracy"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert "epoch 2/2" in lines[1]
+    assert "validation" in lines[1]
+    assert "left" in lines[1]
+
+
+def test_the_kept_weights_give_the_written_figures(ann_recipe: AnnMaker) -> None:
+    run = train(ann_recipe(precision="bf16", channels_last=True))
+    result = run.read_json("result.json")
+    assert evaluate(run.folder)["accuracy"] == result["test_accuracy"]
+    assert evaluate(run.folder, split="validation")["accuracy"] == pytest.approx(result["validation_accuracy"])
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(ann_recipe: AnnMaker, tmp_path: Path) -> None:
+    one, two = train(ann_recipe(out=str(tmp_path / "1"))), train(ann_recipe(out=str(tmp_path / "2")))
+    other = train(ann_recipe(out=str(tmp_path / "3"), seed=1))
+    assert all(torch.equal(value, weights(two)[name]) for name, value in weights(one).items())
+    assert not all(torch.equal(value, weights(other)[name]) for name, value in weights(one).items())
+
+
+@pytest.mark.parametrize("steps", [3, 5, 7])
+@pytest.mark.parametrize("options", [{}, {"ema": 0.5, "clip_gradient": 0.5, "model_options": {"dropout": 0.2}}])
+def test_a_resume_gives_the_same_bits(
+    ann_recipe: AnnMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, options: dict[str, Any]
+) -> None:
+    whole = train(ann_recipe(out=str(tmp_path / "whole"), **options))
+    recipe = ann_recipe(out=str(tmp_path / "broken"), checkpoint_minutes=1e-9, **options)
+    with monkeypatch.context() as patch:
+        kill_after(patch, steps)
+        with pytest.raises(KilledError):
+            train(recipe)
+    assert not Run(tmp_path / "broken").finished
+    torch.randn(3)  # the new process's random state is another
+    resumed = train(recipe, resume=True)
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+    for expected, got in zip(whole.read_table("metrics.csv"), resumed.read_table("metrics.csv"), strict=True):
+        assert expected | {"seconds": ""} == got | {"seconds": ""}
+
+
+def test_a_resume_of_a_finished_run_returns_it(ann_recipe: AnnMaker) -> None:
+    run = train(ann_recipe())
+    before = (run.folder / "result.json").stat().st_mtime_ns
+    assert train(ann_recipe(), resume=True) == run
+    assert (run.folder / "result.json").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="holds a finished run"):
+        train(ann_recipe())
+
+
+def test_a_resume_with_another_recipe_is_refused(ann_recipe: AnnMaker) -> None:
+    train(ann_recipe())
+    with pytest.raises(InputError, match="other values of epochs, seed"):
+        train(ann_recipe(epochs=3, seed=1), resume=True)
+
+
+def test_overwrite_starts_anew(ann_recipe: AnnMaker) -> None:
+    train(ann_recipe())
+    run = train(ann_recipe(epochs=1), overwrite=True)
+    assert len(run.read_table("metrics.csv")) == 1
+
+
+def test_checkpoints_hold_nothing_to_execute(ann_recipe: AnnMaker) -> None:
+    run = train(ann_recipe(ema=0.9))
+    checkpoint = torch.load(last_checkpoint_file(run), weights_only=True)
+    assert checkpoint["global_step"] == 10
+
+
+def test_the_average_is_what_is_kept(ann_recipe: AnnMaker) -> None:
+    run = train(ann_recipe(ema=0.9, epochs=1))
+    checkpoint = torch.load(last_checkpoint_file(run), weights_only=True)["state_dict"]
+    name = next(name for name in weights(run) if name.endswith("weight"))
+    assert torch.equal(weights(run)[name], checkpoint[f"average.module.{name}"])
+    assert not torch.equal(weights(run)[name], checkpoint[f"network.{name}"])
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    ann_recipe: AnnMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spikestill.train import learner
+
+    step = 0
+
+    def spoiled(self: Any, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
+        nonlocal step
+        logits = self.network(images)
+        step += 1
+        factor = float("nan") if step == 8 else 1.0
+        return torch.nn.functional.cross_entropy(logits, labels) * factor, logits, []
+
+    monkeypatch.setattr(learner.AnnLearner, "losses", spoiled)
+    recipe = ann_recipe()
+    with pytest.raises(InputError, match=r"the loss is not finite at step 7 \(epoch 2\): .*checkpoint is kept"):
+        train(recipe)
+    run = Run(Path(recipe.folder))
+    assert not run.finished
+    checkpoint = torch.load(last_checkpoint_file(run), weights_only=True)
+    assert checkpoint["global_step"] == 5
+    assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+
+
+def test_a_full_disk_stops_with_one_line(ann_recipe: AnnMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"cannot write .*recipe\.yaml: No space left on device"):
+        train(ann_recipe())
+
+
+def test_a_disk_that_fills_up_in_mid_training_stops_with_one_line(
+    ann_recipe: AnnMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"cannot write .*last\.ckpt: No space left on device"):
+        train(ann_recipe())
+
+
+def test_wrong_data_leave_no_run_folder(ann_recipe: AnnMaker, tmp_path: Path) -> None:
+    recipe = ann_recipe(data=f"folder:{tmp_path / 'absent'}")
+    with pytest.raises(InputError):
+        train(recipe)
+    assert not Path(recipe.folder).exists()
+
+
+def test_devices() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(InputError, match="there is no device 'cuda:99' here"):
+        resolve_device("cuda:99")
+    with pytest.raises(InputError, match="unknown device 'cpu:x'"):
+        resolve_device("cpu:x")
+
+
+def test_ctrl_c_reaches_the_caller(ann_recipe: AnnMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    import signal
+
+    def interrupt(*arguments: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "on_train_batch_end", interrupt)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(ann_recipe())
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_description_of_the_run_is_enough(ann_recipe: AnnMaker) -> None:
+    run = train(ann_recipe(epochs=1))
+    description = NetworkDescription.of_run(run)
+    assert description.model == "vgg5"
+    assert description.class_names == tuple("0123456789")
+    assert not description.load(run).training
