@@ -118,13 +118,13 @@ def test_a_refusing_disk_is_one_line_and_leaves_the_old_file(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path) -> None:
-    def interrupted(path: Path) -> None:
-        path.write_text("half")
+def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(descriptor: int) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write_atomically(tmp_path / "result.json", interrupted)
+        write_atomically(tmp_path / "result.json", b"{}")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,7 +19,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,22 +59,21 @@ def writing(path: Path) -> Iterator[None]:
         raise InputError(f"cannot write {path}: {reason}; free some space or choose another --out") from error
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, synchronise it and move it into place.
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Write a temporary file beside ``path``, synchronise it and move it into place.
 
     Raises:
         InputError: when the disk is full or the folder cannot be written.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
+        # One fixed name: what a killed process left half written is overwritten by the next attempt.
+        temporary = path.with_name(f".{path.name}.partial")
         try:
-            write(temporary)
-            with temporary.open("rb") as file:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
                 os.fsync(file.fileno())
-            temporary.chmod(0o644)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -155,7 +153,7 @@ class Run:
 
     def write_text(self, name: str, text: str) -> None:
         """Write one text file atomically."""
-        write_atomically(self.folder / name, lambda path: _write(path, text))
+        write_atomically(self.folder / name, text.encode())
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write one JSON file atomically."""
@@ -235,11 +233,11 @@ def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     Raises:
         InputError: when the disk is full or the folder cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # Safetensors refuses aliased and strided tensors; a copy per tensor makes channels_last weights plain.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    write_atomically(path, lambda temporary: save_file(plain, temporary))
+    write_atomically(path, save(plain))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -286,7 +284,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

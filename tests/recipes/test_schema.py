@@ -41,6 +41,11 @@ from spikestill.types import InputError
         (DistillRecipe, {"objectives": (Objective(name="logit"),)}, "unknown objective 'logit': did you mean 'logits'"),
         (DistillRecipe, {"objectives": (Objective(name="cross-entropy", weight=0.0),)}, "weight of objective"),
         (DistillRecipe, {"objectives": (Objective(name="logits"),)}, "logits need a teacher: give --teacher"),
+        (
+            DistillRecipe,
+            {"teacher": "t", "objectives": (Objective(name="logits", options={"each_step": True}),)},
+            "logits: each_step needs gradient: bptt",
+        ),
         (DistillRecipe, {"initialise": "teacher-weights"}, "teacher-weights need a teacher"),
         (DistillRecipe, {"teacher": "runs/teacher"}, "no objective and no initialisation uses it"),
     ],

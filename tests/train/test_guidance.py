@@ -14,11 +14,19 @@ from spikestill.runs import Run
 from spikestill.train import distill, evaluate, train
 from spikestill.train.callbacks import Journal, last_checkpoint_file
 from spikestill.train.guidance import find_teacher, guided_learner
-from spikestill.train.loaders import load_data
+from spikestill.train.learner import DistillLearner
+from spikestill.train.loaders import load_data, make_batches
 from spikestill.types import InputError
 
 StudentMaker = Callable[..., DistillRecipe]
 GUIDED = [{"name": "cross-entropy"}, {"name": "logits"}, {"name": "blockwise", "weight": 0.5}]
+
+
+def prepared(recipe: DistillRecipe) -> DistillLearner:
+    data, device = load_data(recipe), torch.device("cpu")
+    description = NetworkDescription.of(recipe, data)
+    batches = make_batches(recipe, data, description, "train", device)
+    return guided_learner(recipe, data, description, None, None, device, batches)
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
@@ -72,9 +80,7 @@ def test_a_resume_gives_the_same_bits(
 
 def test_the_teacher_stays_as_it_is(student_recipe: StudentMaker, teacher: Run) -> None:
     recipe = student_recipe(teacher=str(teacher.folder), objectives=GUIDED)
-    data = load_data(recipe)
-    description = NetworkDescription.of(recipe, data)
-    learner = guided_learner(recipe, data, description, None, None, torch.device("cpu"), 5).train()
+    learner = prepared(recipe).train()
     (traced,) = learner._teacher
     assert traced is not None
     before = {name: value.clone() for name, value in traced.state_dict().items()}
@@ -91,9 +97,7 @@ def test_the_teacher_stays_as_it_is(student_recipe: StudentMaker, teacher: Run) 
 
 def test_teacher_weights_start_the_student_where_the_teacher_is(student_recipe: StudentMaker, teacher: Run) -> None:
     recipe = student_recipe(teacher=str(teacher.folder), initialise="teacher-weights")
-    data = load_data(recipe)
-    description = NetworkDescription.of(recipe, data)
-    learner = guided_learner(recipe, data, description, None, None, torch.device("cpu"), 5)
+    learner = prepared(recipe)
     state = learner.network.state_dict()
     for name, value in load_file(teacher.folder / "model.safetensors").items():
         assert torch.equal(state[f"body.{name}"], value)
@@ -101,9 +105,8 @@ def test_teacher_weights_start_the_student_where_the_teacher_is(student_recipe: 
 
 def test_the_teacher_sees_its_own_normalisation(student_recipe: StudentMaker, teacher: Run) -> None:
     recipe = student_recipe(teacher=str(teacher.folder), objectives=GUIDED, encoder={"name": "poisson"})
+    learner = prepared(recipe)
     data = load_data(recipe)
-    description = NetworkDescription.of(recipe, data)
-    learner = guided_learner(recipe, data, description, None, None, torch.device("cpu"), 5)
     pixels = data.train.images[:4].float() / 255
     guidance = learner._guidance((pixels - 0.5) / 0.5)
     expected = find_teacher(str(teacher.folder), data).ann((pixels - data.mean[0]) / data.std[0])

@@ -53,7 +53,7 @@ def test_a_run_holds_everything(ann_recipe: AnnMaker, capsys: pytest.CaptureFixt
     rows = run.read_table("metrics.csv")
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
-    best = max(rows, key=lambda row: float(row["validation_accuracy"]))
+    best = max(reversed(rows), key=lambda row: float(row["validation_accuracy"]))
     assert result["best_epoch"] == int(best["epoch"])
     assert result["validation_accuracy"] == float(best["validation_accuracy"])
     lines = capsys.readouterr().out.splitlines()
@@ -78,7 +78,15 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(ann_recipe: A
 
 
 @pytest.mark.parametrize("steps", [3, 5, 7])
-@pytest.mark.parametrize("options", [{}, {"ema": 0.5, "clip_gradient": 0.5, "model_options": {"dropout": 0.2}}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"ema": 0.5, "clip_gradient": 0.5, "model_options": {"dropout": 0.2}},
+        {"precision": "bf16", "channels_last": True, "optimiser": {"name": "adamw", "lr": 0.01}},
+        {"precision": "bf16", "channels_last": True},
+    ],
+)
 def test_a_resume_gives_the_same_bits(
     ann_recipe: AnnMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, options: dict[str, Any]
 ) -> None:
@@ -94,6 +102,20 @@ def test_a_resume_gives_the_same_bits(
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
     for expected, got in zip(whole.read_table("metrics.csv"), resumed.read_table("metrics.csv"), strict=True):
         assert expected | {"seconds": ""} == got | {"seconds": ""}
+
+
+def test_a_resume_from_the_end_of_an_epoch_gives_the_same_bits(
+    ann_recipe: AnnMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(ann_recipe(out=str(tmp_path / "whole"), epochs=3))
+    recipe = ann_recipe(out=str(tmp_path / "broken"), epochs=3)
+    for steps in (6, 12):
+        with monkeypatch.context() as patch:
+            kill_after(patch, steps)
+            with pytest.raises(KilledError):
+                train(recipe, resume=True)
+    resumed = train(recipe, resume=True)
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
 
 
 def test_a_resume_of_a_finished_run_returns_it(ann_recipe: AnnMaker) -> None:
@@ -168,12 +190,19 @@ def test_a_full_disk_stops_with_one_line(ann_recipe: AnnMaker, monkeypatch: pyte
 def test_a_disk_that_fills_up_in_mid_training_stops_with_one_line(
     ann_recipe: AnnMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*arguments: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    ordinary, written = Path.replace, []
 
-    monkeypatch.setattr(torch, "save", full)
+    def full(self: Path, target: Path) -> Path:
+        if target.name == "last.ckpt" and written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.extend([target] * (target.name == "last.ckpt"))
+        return ordinary(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    recipe = ann_recipe()
     with pytest.raises(InputError, match=r"cannot write .*last\.ckpt: No space left on device"):
-        train(ann_recipe())
+        train(recipe)
+    assert torch.load(last_checkpoint_file(Run(Path(recipe.folder))), weights_only=True)["global_step"] == 5
 
 
 def test_wrong_data_leave_no_run_folder(ann_recipe: AnnMaker, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def run(words: Sequence[str]) -> None:
     call(demo, "demo", words)
 
 
-def demo(out: str = "runs/demo", timesteps: int = 4, epochs: int = 30, seed: int = 0, overwrite: str = "true") -> None:
+def demo(out: str = "runs/demo", timesteps: int = 4, epochs: int = 30, seed: int = 0, overwrite: bool = True) -> None:
     """Train a teacher and three spiking students of equal budget on scikit-learn's digits, and compare them.
 
     Args:
@@ -28,7 +28,7 @@ def demo(out: str = "runs/demo", timesteps: int = 4, epochs: int = 30, seed: int
         timesteps: T of the students.
         epochs: of the teacher and of each student.
         seed: of all of them.
-        overwrite: true replaces an earlier demo's runs, false refuses to.
+        overwrite: replace an earlier demo's runs; false refuses to.
 
     Raises:
         InputError: when a run folder is in use or cannot be written.
@@ -38,7 +38,14 @@ def demo(out: str = "runs/demo", timesteps: int = 4, epochs: int = 30, seed: int
 
     began = time.monotonic()
     root = Path(out)
-    shared = ["--data=digits", f"--epochs={epochs}", f"--seed={seed}", "--batch-size=32", "--width=0.5"]
+    shared = [
+        "--data=digits",
+        f"--epochs={epochs}",
+        f"--seed={seed}",
+        "--batch-size=32",
+        "--width=0.5",
+        "--optimiser.lr=0.05",
+    ]
     teacher = load(AnnRecipe, "ann", [*shared, "--model=vgg7", f"--out={root / 'teacher'}"])
     recipes: list[Any] = [teacher]
     for method in _STUDENTS:
@@ -47,7 +54,7 @@ def demo(out: str = "runs/demo", timesteps: int = 4, epochs: int = 30, seed: int
         recipes.append(load(DistillRecipe, method, [*shared, *words, *guided]))
     results = {}
     for recipe in recipes:
-        finished = train(recipe, overwrite=overwrite == "true")
+        finished = train(recipe, overwrite=overwrite)
         results[recipe.method] = finished.read_json("result.json")
     _show(results, timesteps)
     print(f"runs: {root}/{{teacher,{','.join(_STUDENTS)}}}  ({time.monotonic() - began:.0f} s)")

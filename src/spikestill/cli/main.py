@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train an ANN: a teacher, or what is converted afterwards",
     "distill": "train a spiking student, guided by an ANN or alone",
     "evaluate": "measure a run's network: accuracy per time step, spikes",
+    "compare": "one table over several runs, mean and spread over their seeds",
     "check": "what in a model becomes spiking, what is rewritten, what is refused",
     "list": "names of methods, models, data sets, objectives, encoders, neurons",
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from spikestill.cli.tables import print_accuracy
 from spikestill.recipes import Recipe
+from spikestill.recipes.words import value_of, without
 from spikestill.runs import Run
 from spikestill.types import InputError
 
@@ -35,7 +36,7 @@ def run_training(command: str, kind: type[Recipe], words: Sequence[str], *, defa
         return
     source, rest = _source(words, default)
     rest, switches = _switches(rest)
-    stored = Path(_value(rest, "--out") or "") / "recipe.yaml"
+    stored = Path(value_of(rest, "--out") or "") / "recipe.yaml"
     recipe = load(kind, stored if "--resume" in switches and stored.is_file() else source, rest)
     if "--print_config" in switches:
         import yaml
@@ -70,11 +71,11 @@ def _source(words: Sequence[str], default: str | None) -> tuple[str, list[str]]:
     """The recipe that the words name, and the other words."""
     rest = list(words)
     source = rest.pop(0) if rest and not rest[0].startswith("-") else None
-    method = _value(rest, "--method")
+    method = value_of(rest, "--method")
     if method is not None:
         if source is not None and source != method:
             raise InputError(f"the recipe '{source}' and --method {method}: give one of them")
-        rest = _without(rest, "--method")
+        rest = without(rest, "--method")
         source = method
     if source is None and default is None:
         raise InputError("no recipe: give one of `spikestill list methods`, or a YAML file")
@@ -86,22 +87,3 @@ def _switches(words: Sequence[str]) -> tuple[list[str], set[str]]:
     spelled = {word: word.replace("-config", "_config") for word in words}
     found = {spelled[word] for word in words if spelled[word] in _SWITCHES}
     return [word for word in words if spelled[word] not in _SWITCHES], found
-
-
-def _value(words: Sequence[str], option: str) -> str | None:
-    """The value given to ``option``, as ``--option value`` or ``--option=value``; None where it is absent."""
-    for index, word in enumerate(words):
-        if word == option:
-            if index + 1 == len(words):
-                raise InputError(f"{option} needs a value")
-            return words[index + 1]
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-    return None
-
-
-def _without(words: Sequence[str], option: str) -> list[str]:
-    if option in words:
-        index = list(words).index(option)
-        return [*words[:index], *words[index + 2 :]]
-    return [word for word in words if not word.startswith(f"{option}=")]

@@ -5,7 +5,7 @@ sequences with their two gradients (through time, and through rates), ``encoding
 """
 
 from spikestill.dynamics.encoding import poisson_spikes
-from spikestill.dynamics.multistep import Eligibility, rate_forward, spike_sequence
+from spikestill.dynamics.multistep import Eligibility, rate_forward, spike_sequence, time_mean
 from spikestill.dynamics.neuron import NeuronRule
 from spikestill.dynamics.surrogate import ATan, Linear, Rectangular, Sigmoid, Surrogate, Triangle
 
@@ -21,4 +21,5 @@ __all__ = [
     "poisson_spikes",
     "rate_forward",
     "spike_sequence",
+    "time_mean",
 ]

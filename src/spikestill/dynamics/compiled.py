@@ -20,6 +20,8 @@ R = TypeVar("R")
 _log = logging.getLogger("spikestill")
 _MOST_TIMESTEPS = 16
 """Above this, unrolled loops take longer to compile than they save."""
+_MOST_VARIANTS = 256
+"""Compilations of one function; torch's own limit of 8, after which it runs plainly and says nothing, is soon met."""
 
 
 @functools.cache
@@ -37,26 +39,31 @@ def is_compiling_enabled() -> bool:
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """``function``, compiled for any number of neurons; it is compiled anew for each T, dtype and neuron rule.
 
+    The first of its arguments that is an integer is T.
+
     The plain function serves where compiling is off, inside another compilation, for more time steps than an
     unrolled loop is good for, and, said once, where compiling fails.
     """
-    fast = torch.compile(function, dynamic=True)
+    fast: Callable[P, R] | None = None
     failed = False
     seen: set[Any] = set()
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        nonlocal failed
+        nonlocal failed, fast
         timesteps = next(value for value in args if isinstance(value, int))
         if failed or timesteps > _MOST_TIMESTEPS or torch.compiler.is_compiling() or not is_compiling_enabled():
             return function(*args, **kwargs)
-        key = tuple((value.dtype, value.dim()) if isinstance(value, torch.Tensor) else value for value in args)
-        if key in seen:
-            return fast(*args, **kwargs)
-        seen.add(key)
+        if fast is None:  # not before: it imports the compiler, which takes seconds
+            fast = torch.compile(function, dynamic=True)
+        variant = _variant(args)
         started = time.perf_counter()
         try:
-            with torch._dynamo.config.patch(recompile_limit=256):
+            if variant in seen:
+                return fast(*args, **kwargs)
+            seen.add(variant)
+            # Raised only where something is compiled: entering the patch costs more than a call does.
+            with torch._dynamo.config.patch(recompile_limit=_MOST_VARIANTS):
                 result = fast(*args, **kwargs)
         except torch._dynamo.exc.TorchDynamoException as error:
             failed = True
@@ -66,3 +73,16 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
         return result
 
     return run
+
+
+def _variant(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What the compiler specialises on: everything but the sizes, of which it knows 0 and 1 from the others."""
+    modes: tuple[Any, ...] = (torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled())
+    for value in args:
+        if isinstance(value, torch.Tensor):
+            sizes = tuple(min(size, 2) for size in value.shape)
+            kind = (value.dtype, value.device, sizes, value.is_contiguous(), value.requires_grad)
+            modes += (*kind, torch.is_autocast_enabled(value.device.type))
+        else:
+            modes += (value,)
+    return modes

@@ -6,10 +6,10 @@ neurons in that row is the order in which they lie in memory, so no layout (chan
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import overload
 
-import torch
 from torch import Tensor
 
 __all__ = ["Layout"]
@@ -30,15 +30,15 @@ class Layout:
     @classmethod
     def of(cls, current: Tensor) -> Layout:
         """The layout of a current ``[T, ...]``."""
-        step = current[0]
-        order = tuple(sorted(range(step.dim()), key=lambda axis: (-step.stride(axis), axis)))
-        return cls(tuple(step.shape[axis] for axis in order), order)
+        sizes, strides = current.shape[1:], current.stride()[1:]
+        order = tuple(sorted(range(len(sizes)), key=lambda axis: (-strides[axis], axis)))
+        return cls(tuple(sizes[axis] for axis in order), order)
 
     def flat(self, tensor: Tensor) -> Tensor:
         """``[T, ...]`` as ``[T, N]``, ``[...]`` as ``[N]``; a view where the tensor lies in this layout."""
         leading = tensor.dim() - len(self.order)
         order = (*range(leading), *(axis + leading for axis in self.order))
-        return tensor.permute(order).reshape(*tensor.shape[:leading], -1)
+        return tensor.permute(order).reshape(*tensor.shape[:leading], math.prod(self.shape))
 
     @overload
     def restore(self, tensor: Tensor) -> Tensor: ...
@@ -52,10 +52,4 @@ class Layout:
         places = [0] * len(self.order)
         for place, axis in enumerate(self.order):
             places[axis] = place + leading
-        return tensor.reshape(*tensor.shape[:leading], *self.shape).permute(*range(leading), *places)
-
-
-def time_mean(sequence: Tensor) -> Tensor:
-    """The mean over time of ``[T, ...]``, accumulated in float32 (float64 for float64), in the sequence's dtype."""
-    accumulate = torch.float64 if sequence.dtype == torch.float64 else torch.float32
-    return sequence.mean(0, dtype=accumulate).to(sequence.dtype)
+        return tensor.reshape((*tensor.shape[:leading], *self.shape)).permute((*range(leading), *places))

@@ -21,6 +21,7 @@ from torch import Tensor
 from spikestill.dynamics.compiled import compiled
 from spikestill.dynamics.layout import Layout
 from spikestill.dynamics.neuron import NeuronRule
+from spikestill.types import InputError
 
 __all__ = [
     "Eligibility",
@@ -29,6 +30,7 @@ __all__ = [
     "forward_with_eligibility",
     "rate_forward",
     "spike_sequence",
+    "time_mean",
 ]
 
 
@@ -69,7 +71,9 @@ def backward_through_time(
     threshold: Tensor,
     timesteps: int,
     rule: NeuronRule,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    by_leak: bool = True,
+    by_threshold: bool = True,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """The gradients by current, first carry, leak and threshold; the potentials are computed again, not stored.
 
     Args:
@@ -81,6 +85,8 @@ def backward_through_time(
         threshold: scalar.
         timesteps: T.
         rule: the neuron.
+        by_leak: whether to gather the gradient by the leak; None is returned for it otherwise.
+        by_threshold: likewise for the threshold.
     """
     potentials = []
     state = carry
@@ -98,15 +104,22 @@ def backward_through_time(
         by_spike = grad_spikes[t].to(carry.dtype)
         if not rule.detach_reset:
             by_spike = by_spike + grad_carry * rule.carry_by_spike(potential, leak, threshold)
-        grad_leak = grad_leak + grad_carry * rule.carry_by_leak(potential, spike, threshold)
-        grad_threshold = grad_threshold + grad_carry * rule.carry_by_threshold(spike, leak) - by_spike * slope
+        if by_leak:
+            grad_leak = grad_leak + grad_carry * rule.carry_by_leak(potential, spike, threshold)
+        if by_threshold:
+            grad_threshold = grad_threshold + grad_carry * rule.carry_by_threshold(spike, leak) - by_spike * slope
         grad_carry = by_spike * slope + grad_carry * rule.carry_by_potential(spike, leak)
         grad_current.append(grad_carry)
     if current.shape[0] == 1:
         by_current = sum(grad_current[1:], start=grad_current[0]).unsqueeze(0)
     else:
         by_current = torch.stack(grad_current[::-1])
-    return by_current.to(current.dtype), grad_carry, grad_leak.sum(), grad_threshold.sum()
+    return (
+        by_current.to(current.dtype),
+        grad_carry,
+        grad_leak.sum() if by_leak else None,
+        grad_threshold.sum() if by_threshold else None,
+    )
 
 
 def forward_with_eligibility(
@@ -184,7 +197,11 @@ def spike_sequence(
 
     Returns:
         spikes ``[T, ...]`` in the dtype of ``current`` and the carry ``[...]`` after the last step.
+
+    Raises:
+        InputError: for a current of neither 1 nor T steps.
     """
+    _check_steps(current, timesteps)
     if carry is None:
         carry = resting_carry(current)
     return _SpikeSequence.apply(current, carry, leak, threshold, timesteps, rule)
@@ -199,7 +216,12 @@ def rate_forward(
     learn_leak: bool = False,
     learn_threshold: bool = False,
 ) -> tuple[Tensor, Tensor, Eligibility]:
-    """Spikes ``[T, ...]``, firing rate ``[...]`` and its derivatives, without autograd (methods 6)."""
+    """Spikes ``[T, ...]``, firing rate ``[...]`` and its derivatives, without autograd (methods 6).
+
+    Raises:
+        InputError: for a current of neither 1 nor T steps.
+    """
+    _check_steps(current, timesteps)
     layout = Layout.of(current)
     with torch.no_grad():
         carry = resting_carry(current)
@@ -207,6 +229,24 @@ def rate_forward(
         results = compiled(forward_with_eligibility)(*arguments, learn_leak, learn_threshold)
         spikes, _, rate, by_current, by_leak, by_threshold = (layout.restore(tensor) for tensor in results)
     return spikes, rate, Eligibility(by_current, by_leak, by_threshold)
+
+
+def mean_over_time(sequence: Tensor, timesteps: int) -> Tensor:
+    """The mean over time of ``[T, N]``, added up in float32 (float64 for float64), in the sequence's dtype."""
+    total = sequence[0].to(torch.float64 if sequence.dtype == torch.float64 else torch.float32)
+    for t in range(1, timesteps):
+        total = total + sequence[t]
+    return (total / timesteps).to(sequence.dtype)
+
+
+def time_mean(sequence: Tensor) -> Tensor:
+    """The mean over time of ``[T, ...]``, without autograd and in the memory layout of one step.
+
+    It is added up in float32 (float64 for float64) and comes in the sequence's dtype.
+    """
+    layout = Layout.of(sequence)
+    with torch.no_grad():
+        return layout.restore(compiled(mean_over_time)(layout.flat(sequence), sequence.shape[0]))
 
 
 def resting_carry(current: Tensor) -> Tensor:
@@ -232,11 +272,20 @@ class _SpikeSequence(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         current, carry, leak, threshold = ctx.saved_tensors
         layout = ctx.layout
+        arguments = (*(layout.flat(tensor) for tensor in (*gradients, current, carry)), leak, threshold)
         by_current, by_carry, by_leak, by_threshold = compiled(backward_through_time)(
-            *(layout.flat(tensor) for tensor in (*gradients, current, carry)), leak, threshold, ctx.timesteps, ctx.rule
+            *arguments, ctx.timesteps, ctx.rule, ctx.needs_input_grad[2], ctx.needs_input_grad[3]
         )
-        by_leak, by_threshold = by_leak.to(leak.dtype), by_threshold.to(threshold.dtype)
+        by_leak = None if by_leak is None else by_leak.to(leak.dtype)
+        by_threshold = None if by_threshold is None else by_threshold.to(threshold.dtype)
         return layout.restore(by_current), layout.restore(by_carry), by_leak, by_threshold, None, None
+
+
+def _check_steps(current: Tensor, timesteps: int) -> None:
+    if timesteps < 1 or current.shape[0] not in (1, timesteps):
+        raise InputError(
+            f"the current has {current.shape[0]} time steps, the neurons run {timesteps}: give 1 or as many"
+        )
 
 
 def _at(current: Tensor, t: int, like: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from spikestill.dynamics.surrogate import Sigmoid, Surrogate
@@ -86,8 +87,8 @@ class NeuronRule:
             return potential * (1 - spike)
         return potential - threshold * spike if self.order == "reset-then-leak" else potential
 
-    def carry_by_threshold(self, spike: Tensor, leak: Tensor) -> Tensor | float:
+    def carry_by_threshold(self, spike: Tensor, leak: Tensor) -> Tensor:
         """``dc/dthreshold`` at constant ``v`` and ``s``."""
         if self.reset == "hard":
-            return 0.0
+            return torch.zeros_like(spike)
         return -leak * spike if self.order == "reset-then-leak" else -spike

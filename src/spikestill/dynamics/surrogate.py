@@ -21,16 +21,17 @@ __all__ = ["ATan", "Linear", "Rectangular", "Sigmoid", "Surrogate", "Triangle"]
 
 @dataclass(frozen=True)
 class Surrogate(ABC):
-    """A surrogate gradient; its parameters are positive numbers.
+    """A surrogate gradient; its parameters are positive, finite numbers.
 
     Raises:
-        InputError: at construction, for a parameter that is not positive.
+        InputError: at construction, for a parameter that is not positive and finite.
     """
 
     def __post_init__(self) -> None:
         for parameter in fields(self):
-            if not getattr(self, parameter.name) > 0:
-                raise InputError(f"{type(self).__name__}: {parameter.name} must be positive")
+            value = getattr(self, parameter.name)
+            if not 0 < value < math.inf:
+                raise InputError(f"{type(self).__name__}: {parameter.name} must be positive and finite, not {value}")
 
     @abstractmethod
     def derivative(self, distance: Tensor, threshold: Tensor) -> Tensor:

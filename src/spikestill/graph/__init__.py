@@ -1,10 +1,10 @@
 """Everything is a transformation of the network's graph: trace, check, to_spiking, rate, cut, fold."""
 
 from spikestill.graph.check import Finding, Report, check
-from spikestill.graph.spiking import to_spiking
 from spikestill.graph.cut import CutPoint, cut, cut_points, stage_points
 from spikestill.graph.fold import fold
 from spikestill.graph.network import SpikingNetwork, record
+from spikestill.graph.spiking import to_spiking
 from spikestill.graph.trace import trace
 
 __all__ = [

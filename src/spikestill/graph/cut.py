@@ -46,7 +46,7 @@ def stage_points(traced: fx.GraphModule) -> list[str]:
     A stem of a single neuron layer is no stage, nor is what comes after the last map larger than one pixel.
     """
     activated = _activated_points(traced)
-    stages = []
+    stages: list[tuple[str, int, int]] = []
     for _, group in groupby(activated, key=lambda item: item[0].shape[1:]):
         points = list(group)
         neurons = points[-1][1] - (stages[-1][1] if stages else 0)
@@ -113,7 +113,8 @@ def _names_by_node(graph: fx.Graph) -> dict[fx.Node, list[str]]:
 def _single_tensor_nodes(graph: fx.Graph) -> Sequence[fx.Node]:
     place = {node: index for index, node in enumerate(graph.nodes)}
     last_use = {node: max((place[user] for user in node.users), default=place[node]) for node in place}
-    single, alive = [], set()
+    single: list[fx.Node] = []
+    alive: set[fx.Node] = set()
     output = next(node for node in graph.nodes if node.op == "output")
     for node in graph.nodes:
         alive = {other for other in alive if last_use[other] > place[node]}

@@ -47,6 +47,7 @@ def _fold_into_previous(folded: fx.GraphModule, node: fx.Node, norm: _BatchNorm)
     weight = norm.weight if norm.weight is not None else torch.ones_like(norm.running_mean)
     bias = norm.bias if norm.bias is not None else torch.zeros_like(norm.running_mean)
     fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
-    layer.weight, layer.bias = fuse(layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, weight, bias)  # type: ignore[assignment,arg-type]
+    statistics = (norm.running_mean, norm.running_var, norm.eps)
+    layer.weight, layer.bias = fuse(layer.weight, layer.bias, *statistics, weight, bias)
     node.replace_all_uses_with(source)
     folded.graph.erase_node(node)

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from spikestill.graph.cut import node_named
 from spikestill.graph.rate import RateRun
 from spikestill.graph.sequence import Observer, SequenceRun
-from spikestill.nn import LIF, Encoder
+from spikestill.nn import LIF, Encoder, Events
 from spikestill.types import InputError, Record
 
 __all__ = ["Gradient", "SpikingNetwork", "record"]
@@ -55,7 +55,7 @@ class SpikingNetwork(nn.Module):
             timesteps: another T than the network's own.
             observe: is called with every neuron layer's name and spikes ``[T, B, ...]``.
         """
-        steps = _checked(timesteps or self.timesteps)
+        steps = _checked(self.timesteps if timesteps is None else timesteps)
         return SequenceRun(self.body, steps, observe=observe).sequence(self.encoder(images, steps))
 
     def record(self, images: Tensor, taps: Collection[str] = ()) -> Record:
@@ -86,7 +86,7 @@ class SpikingNetwork(nn.Module):
             state: what the previous step returned; None starts at rest.
         """
         carries = dict(state or {})
-        encoded = self.encoder(frame.unsqueeze(0) if frame.dim() == 5 else frame, 1)
+        encoded = self.encoder(frame.unsqueeze(0) if isinstance(self.encoder, Events) else frame, 1)
         return SequenceRun(self.body, 1, carries).sequence(encoded)[0], carries
 
     def neurons(self) -> Iterator[tuple[str, LIF]]:

@@ -49,7 +49,8 @@ LINEAR: tuple[Any, ...] = (
     *("add", "add_", "sub", "view", "reshape", "flatten", "mean", "size", "contiguous", "permute", "transpose"),
     *("chunk", "split", "squeeze", "unsqueeze", "dim"),
 )
-SCALINGS: tuple[Any, ...] = (operator.mul, operator.imul, operator.truediv, torch.mul, torch.div, "mul", "mul_", "div")
+PRODUCTS: tuple[Any, ...] = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
+SCALINGS: tuple[Any, ...] = (*PRODUCTS, operator.truediv, torch.div, "div")
 IN_PLACE: tuple[Any, ...] = (torch.relu_, "relu_", "add_", "mul_", operator.iadd, operator.imul)
 
 _INTEGRALS: tuple[Any, ...] = (operator.floordiv, operator.mod, operator.eq, operator.mul, operator.add)
@@ -103,10 +104,13 @@ def is_linear(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node is linear in the signal (or computes with sizes alone), so that spikes pass it as they are."""
     if _is_among(traced, node, LINEAR):
         return True
-    signals = [source for source in node.all_input_nodes if "tensor_meta" in source.meta]
+    given = [item for item in (*node.args, *node.kwargs.values()) if isinstance(item, fx.Node)]
+    signals = [item for item in given if "tensor_meta" in item.meta and item.op != "get_attr"]
     if not signals:
         return _is_among(traced, node, (*_INTEGRALS, *SCALINGS))
-    return _is_among(traced, node, SCALINGS) and len(signals) == 1 and signals[0] is node.args[0]
+    if len(signals) > 1 or not _is_among(traced, node, SCALINGS):
+        return False
+    return signals[0] is node.args[0] or _is_among(traced, node, PRODUCTS)
 
 
 def name_of(traced: fx.GraphModule, node: fx.Node) -> str:
@@ -120,7 +124,7 @@ def name_of(traced: fx.GraphModule, node: fx.Node) -> str:
 def why_refused(traced: fx.GraphModule, node: fx.Node) -> str:
     """Why a node cannot carry spikes, and what to do."""
     if _is_among(traced, node, SCALINGS):
-        return "multiplies two signals, which sums of weighted spikes cannot do"
+        return "multiplies or divides by a signal, which sums of weighted spikes cannot do"
     name = name_of(traced, node)
     return _REASONS.get(name, "no rule says how spikes pass it: build it from linear layers, pooling, sums and ReLU")
 

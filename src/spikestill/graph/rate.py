@@ -1,9 +1,9 @@
 """``rate``: a spiking graph as a training graph, spikes forward without autograd and the gradient through firing rates.
 
-Every value is a pair: its sequence ``[T*B, ...]``, outside autograd, and its rate ``[B, ...]``, the mean of that sequence
-over time, inside it (methods 6; Yu et al. 2024). A linear layer is computed on the sequence alone: the rate is its mean,
-and its gradient needs only the rate that came in. Sequences are dropped as soon as the next layer has used them, so what
-stays for the backward pass is of one time step's size, whatever T is.
+Every value is a pair: its sequence ``[T*B, ...]``, outside autograd, and its rate ``[B, ...]``, the mean of that
+sequence over time, inside it (methods 6; Yu et al. 2024). A linear layer is computed on the sequence alone: the rate is
+its mean, and its gradient needs only the rate that came in. Sequences are dropped as soon as the next layer has used
+them, so what stays for the backward pass is of one time step's size, whatever T is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikestill.dynamics.layout import time_mean
+from spikestill.dynamics import time_mean
 from spikestill.graph.operations import DROPOUTS, is_linear
 from spikestill.graph.rate_gradients import RateBatchNorm, RateConvolution, RateLinear, RateNeuron
 from spikestill.nn import LIF
@@ -55,7 +55,8 @@ class RateRun(fx.Interpreter):
         """The output's mean over time ``[B, ...]`` for an encoded input ``[T, B, ...]`` or ``[1, B, ...]``."""
         if encoded.shape[0] == 1:
             return self.run(Pair(None, encoded[0])).rate
-        return self.run(Pair(encoded.detach().flatten(0, 1), time_mean(encoded))).rate
+        mean = encoded.mean(0) if encoded.requires_grad else time_mean(encoded)
+        return self.run(Pair(encoded.detach().flatten(0, 1), mean)).rate
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: D102
         self._is_linear = n.op not in ("placeholder", "output", "get_attr") and is_linear(self.module, n)  # type: ignore[arg-type]
@@ -76,7 +77,7 @@ class RateRun(fx.Interpreter):
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and RateConvolution.covers(module):
             return self._convolve(module, pair)
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
-            return self._normalise(module, pair)
+            return self._normalise(module, pair.sequence, pair.rate)
         if isinstance(module, DROPOUTS) and module.training:
             mask = module(torch.ones_like(pair.rate))
             return Pair(self._masked(pair.sequence, mask), pair.rate * mask)
@@ -106,11 +107,13 @@ class RateRun(fx.Interpreter):
             mean = time_mean(self._in_time(sequence))
         return Pair(sequence, RateConvolution.apply(pair.rate, module.weight, module.bias, mean, module))
 
-    def _normalise(self, module: _BatchNorm, pair: Pair) -> Pair:
+    def _normalise(self, module: _BatchNorm, sequence: Tensor, rate: Tensor) -> Pair:
         with torch.no_grad():
-            sequence = module(pair.sequence)
-            mean = time_mean(self._in_time(sequence))
-        return Pair(sequence, RateBatchNorm.apply(pair.rate, module.weight, module.bias, mean, module.eps))
+            kept = (module.weight, module.bias, module.running_mean, module.running_var)
+            sequence, mean, inverse_deviation = torch.native_batch_norm(
+                sequence, *kept, True, _momentum(module), module.eps
+            )
+        return Pair(sequence, RateBatchNorm.apply(rate, module.weight, module.bias, mean, inverse_deviation))
 
     def _generic(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Any other operation: its value over all steps, its gradient that of the operation at the rates."""
@@ -153,11 +156,24 @@ class RateRun(fx.Interpreter):
         return (self._in_time(sequence) * mask.to(sequence.dtype)).flatten(0, 1)
 
 
+def _momentum(module: _BatchNorm) -> float:
+    """The share of this batch in the running statistics; counts the batch, as the module's own forward does."""
+    if module.num_batches_tracked is None:
+        return 0.0
+    module.num_batches_tracked.add_(1)
+    return 1.0 / float(module.num_batches_tracked) if module.momentum is None else module.momentum
+
+
 def _mapped(arguments: Any, function: Callable[[Any], Any]) -> Any:
     return fx.node.map_aggregate(arguments, function)
 
 
 def _pairs_in(arguments: Any) -> list[Pair]:
     found: list[Pair] = []
-    _mapped(arguments, lambda item: found.append(item) if isinstance(item, Pair) else None)  # type: ignore[func-returns-value]
+
+    def note(item: Any) -> None:
+        if isinstance(item, Pair):
+            found.append(item)
+
+    _mapped(arguments, note)
     return found

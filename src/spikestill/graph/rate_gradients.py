@@ -96,24 +96,32 @@ class RateConvolution(torch.autograd.Function):
 
 
 class RateBatchNorm(torch.autograd.Function):
-    """Batch normalisation whose value has the statistics of all steps, and its gradient those of the rates."""
+    """Training batch normalisation at the rate, with the statistics of the whole sequence.
+
+    The statistics are functions of the rates too: shifting the rate of an input shifts all its steps, so the mean moves
+    by 1/M and the variance by 2 (r - mean) / M of it (M values a channel). That is the exact derivative of the mean
+    over time of the normalised sequence. The rate batch's own variance in its place, which is the smaller one, would
+    enlarge the gradient at every layer.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, rate: Tensor, weight: Tensor | None, bias: Tensor | None, output: Tensor, epsilon: float
+        ctx: Any, rate: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, inverse_deviation: Tensor
     ) -> Tensor:
-        """``rate [B, C, ...]``, ``weight [C]``, ``bias [C]``; the value is ``output``."""
-        ctx.save_for_backward(rate, weight)
-        ctx.epsilon, ctx.has_bias = epsilon, bias is not None
-        return output
+        """``rate [B, C, ...]``; ``weight``, ``bias`` and the sequence's statistics ``[C]``."""
+        ctx.save_for_backward(rate, weight, mean, inverse_deviation)
+        ctx.has_bias = bias is not None
+        channels = (1, -1, *[1] * (rate.dim() - 2))
+        scale = inverse_deviation if weight is None else inverse_deviation * weight
+        shift = -mean * scale if bias is None else bias - mean * scale
+        return (rate * scale.view(channels) + shift.view(channels)).to(rate.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient of training batch normalisation at the rates, through their own mean and variance."""
-        (delta,), (rate, weight) = gradients, ctx.saved_tensors
-        _, mean, inverse_deviation = torch.native_batch_norm(rate, weight, None, None, None, True, 0.0, ctx.epsilon)
-        needs = (ctx.needs_input_grad[0], weight is not None, ctx.has_bias)
+        """The gradient of batch normalisation whose batch has these statistics."""
+        (delta,), (rate, weight, mean, inverse_deviation) = gradients, ctx.saved_tensors
         by_rate, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
-            delta, rate, weight, None, None, mean, inverse_deviation, True, ctx.epsilon, needs
+            *(delta, rate, weight, None, None, mean, inverse_deviation, True, 0.0),
+            (ctx.needs_input_grad[0], weight is not None, ctx.has_bias),
         )
-        return by_rate, by_weight if needs[1] else None, by_bias if needs[2] else None, None, None
+        return by_rate, by_weight if weight is not None else None, by_bias if ctx.has_bias else None, None, None

@@ -98,9 +98,7 @@ class SequenceRun(fx.Interpreter):
         return signal.value.unsqueeze(0).expand(self.timesteps, *signal.value.shape)
 
 
-def over_signals(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], timesteps: int
-) -> Any:
+def over_signals(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], timesteps: int) -> Any:
     """A stateless function of signals: once if none of them moves, else over all steps as one batch."""
     signals = _signals_in((args, kwargs))
     moves = any(signal.moves for signal in signals)
@@ -112,8 +110,8 @@ def over_signals(
             return item.value.unsqueeze(0).expand(timesteps, *item.value.shape).flatten(0, 1)
         return item.value
 
-    result = function(*fx.node.map_aggregate(args, unwrap), **fx.node.map_aggregate(dict(kwargs), unwrap))  # type: ignore[misc,arg-type]
-    return fx.node.map_aggregate(result, lambda item: Signal(item, moves) if isinstance(item, Tensor) else item)  # type: ignore[arg-type]
+    result = function(*_mapped(args, unwrap), **_mapped(dict(kwargs), unwrap))
+    return _mapped(result, lambda item: Signal(item, moves) if isinstance(item, Tensor) else item)
 
 
 def drop_one_mask(module: nn.Module, sequence: Tensor) -> Tensor:
@@ -121,7 +119,16 @@ def drop_one_mask(module: nn.Module, sequence: Tensor) -> Tensor:
     return sequence * module(torch.ones_like(sequence[0]))
 
 
+def _mapped(arguments: Any, function: Callable[[Any], Any]) -> Any:
+    return fx.node.map_aggregate(arguments, function)
+
+
 def _signals_in(arguments: Any) -> Collection[Signal]:
     found: list[Signal] = []
-    fx.node.map_aggregate(arguments, lambda item: found.append(item) if isinstance(item, Signal) else None)  # type: ignore[arg-type,func-returns-value]
+
+    def note(item: Any) -> None:
+        if isinstance(item, Signal):
+            found.append(item)
+
+    _mapped(arguments, note)
     return found

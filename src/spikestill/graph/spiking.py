@@ -59,10 +59,10 @@ def to_spiking(
             taken.add(path)
             _replace(body, node, path, copy.deepcopy(template))
         elif is_functional_dropout(node):
-            probability = node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5)
+            probability: Any = node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5)
             path = _free_name(body, node, taken, "dropout")
             taken.add(path)
-            _replace(body, node, path, nn.Dropout(float(probability)))  # type: ignore[arg-type]
+            _replace(body, node, path, nn.Dropout(float(probability)))
         elif max_pool == "average" and is_max_pool(body, node):
             path = _free_name(body, node, taken, "pool")
             taken.add(path)
@@ -76,10 +76,10 @@ def to_spiking(
 def _free_name(body: fx.GraphModule, node: fx.Node, taken: set[str], kind: str) -> str:
     """The node's module path, or a name for a functional call in its scope; numbered from 2 where that is taken."""
     if node.op == "call_module":
-        path, existing = str(node.target), set()
+        path = str(node.target)
     else:
         path = ".".join([*scope_of(node)[-1:], kind])
-        existing = {name for name, _ in body.named_modules()}
+    existing = {name for name, _ in body.named_modules()} - {str(node.target)}
     name, number = path, 1
     while name in taken or name in existing:
         number += 1
@@ -92,7 +92,7 @@ def _replace(body: fx.GraphModule, node: fx.Node, path: str, module: nn.Module) 
     body.add_submodule(path, module.train(body.training))
     source = node.args[0] if node.args else node.kwargs["input"]
     with body.graph.inserting_before(node):
-        call = body.graph.call_module(path, (source,))  # type: ignore[arg-type]
+        call = body.graph.call_module(path, (source,))
     call.meta = copy.copy(node.meta)
     node.replace_all_uses_with(call)
     body.graph.erase_node(node)

@@ -42,6 +42,9 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
     _propagate_shapes(traced, input_shape)
     if _open_conv_mlps(traced):
         _propagate_shapes(traced, input_shape)
+    for node in calls(traced.graph):
+        _pass_by_position(node)
+        _leave_batch_size_open(node)
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
@@ -64,7 +67,7 @@ def scope_of(node: fx.Node) -> list[str]:
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     """The shape of a node's value without the batch; None for what is not a tensor."""
-    found = node.meta.get("tensor_meta")
+    found: Any = node.meta.get("tensor_meta")
     return tuple(found.shape[1:]) if hasattr(found, "shape") else None
 
 
@@ -151,6 +154,28 @@ def _open_conv_mlps(traced: fx.GraphModule) -> bool:
         node.replace_all_uses_with(previous)
         traced.graph.erase_node(node)
     return found
+
+
+def _pass_by_position(node: fx.Node) -> None:
+    """``module(input=x)`` as ``module(x)``, so that a call's signal stands in one place."""
+    if node.op == "call_module" and not node.args and len(node.kwargs) == 1:
+        node.args, node.kwargs = tuple(node.kwargs.values()), {}
+
+
+def _leave_batch_size_open(node: fx.Node) -> None:
+    """``x.view(x.size(0), ...)`` as ``x.view((-1, ...))``: the graph also runs on all time steps as one batch."""
+    if node.target not in ("view", "reshape", torch.reshape) or len(node.args) < 2:
+        return
+    source: Any = node.args[0]
+    sizes: Any = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
+    before, after = (item.meta.get("tensor_meta") for item in (source, node))
+    if not sizes or not isinstance(sizes[0], fx.Node) or not before or not after or before.shape[0] != after.shape[0]:
+        return
+    if len(sizes) == 1:
+        rest = tuple(after.shape[1:])
+    else:
+        rest = tuple(after.shape[axis] if size == -1 else size for axis, size in enumerate(sizes) if axis > 0)
+    node.args = (source, (-1, *rest))
 
 
 def _propagate_shapes(traced: fx.GraphModule, input_shape: Sequence[int]) -> None:

@@ -20,7 +20,7 @@ class LIF(nn.Module):
     """A layer of leaky integrate-and-fire neurons (LaSNN eq. 1-2; methods, section 1).
 
     Leak and threshold are scalars of the layer, in its ``state_dict`` whether learnable or not. A learnable one is kept
-    in its range by its parametrisation: the threshold positive (softplus), the leak in (0, 1) (sigmoid).
+    in its range by its parametrisation: the threshold positive (softplus), the leak in (0, 1] (sigmoid).
 
     Args:
         leak: what remains of the membrane potential after a time step, in (0, 1].
@@ -49,6 +49,8 @@ class LIF(nn.Module):
         learn: Collection[str] = (),
     ) -> None:
         super().__init__()
+        # Judged as they are kept: in float32 1e-50 is 0, 1e39 infinite, and 1 - 1e-9 is 1.
+        leak, threshold = float(torch.tensor(float(leak))), float(torch.tensor(float(threshold)))
         if not 0 < leak <= 1:
             raise InputError(f"leak must lie in (0, 1], not {leak}")
         if not 0 < threshold < float("inf"):
@@ -79,7 +81,7 @@ class LIF(nn.Module):
         """
         value = torch.as_tensor(threshold, dtype=self.threshold.dtype, device=self.threshold.device)
         if not (value > 0 and value.isfinite()):
-            raise InputError(f"threshold must be positive and finite, not {float(value)}")
+            raise InputError(f"threshold must be positive and finite, not {value.item()}")
         if "threshold" in self.learn:
             self.threshold = value
         else:
@@ -112,7 +114,7 @@ class LIF(nn.Module):
         )
 
     def extra_repr(self) -> str:  # noqa: D102
-        leak, threshold = float(self.leak), float(self.threshold)
+        leak, threshold = self.leak.item(), self.threshold.item()
         learn = f", learn={self.learn}" if self.learn else ""
         return f"leak={leak:g}, threshold={threshold:g}, reset={self.rule.reset!r}, order={self.rule.order!r}{learn}"
 
@@ -136,7 +138,7 @@ class IF(LIF):
 
 class _Positive(nn.Module):
     def forward(self, raw: Tensor) -> Tensor:
-        return functional.softplus(raw)
+        return functional.softplus(raw).clamp(min=torch.finfo(raw.dtype).tiny)  # below -103 it rounds to 0
 
     def right_inverse(self, value: Tensor) -> Tensor:
         return value + torch.log(-torch.expm1(-value))
@@ -144,7 +146,7 @@ class _Positive(nn.Module):
 
 class _UnitInterval(nn.Module):
     def forward(self, raw: Tensor) -> Tensor:
-        return torch.sigmoid(raw)
+        return torch.sigmoid(raw).clamp(min=torch.finfo(raw.dtype).tiny)  # below -103 it rounds to 0
 
     def right_inverse(self, value: Tensor) -> Tensor:
         return torch.logit(value)

@@ -7,10 +7,7 @@ from pathlib import Path
 
 from spikestill.types import unknown_name
 
-__all__ = ["KINDS", "TEACHERLESS", "names", "presets", "unknown"]
-
-TEACHERLESS = ("cross-entropy",)
-"""Objectives that need no teacher."""
+__all__ = ["KINDS", "names", "needs_teacher", "presets", "unknown"]
 
 KINDS = ("methods", "models", "datasets", "objectives", "encoders", "neurons")
 """What :func:`names` knows, in the words of ``spikestill list``."""
@@ -67,6 +64,13 @@ def unknown(kind: str, name: str) -> Iterator[str]:
     known = names(_SINGULAR[kind])
     if not _is_known(name, known):
         yield str(unknown_name(kind, name, known))
+
+
+def needs_teacher(objective: str) -> bool:
+    """Whether the objective of this name needs a teacher; False for a name that is none."""
+    from spikestill.objectives import Objective
+
+    return any(kind.needs_teacher for kind in Objective.__subclasses__() if kind.name == objective)
 
 
 def _is_known(name: str, known: Iterable[str]) -> bool:

@@ -329,7 +329,7 @@ class DistillRecipe(Recipe):
 
     def problems(self) -> Iterator[str]:
         """What cannot be used, a phrase each."""
-        from spikestill.recipes.names import TEACHERLESS, unknown
+        from spikestill.recipes.names import needs_teacher, unknown
 
         yield from super().problems()
         yield from self.neuron.problems()
@@ -341,7 +341,9 @@ class DistillRecipe(Recipe):
             yield from unknown("objective", objective.name)
             if objective.weight <= 0:
                 yield f"the weight of objective {objective.name} must be positive, not {objective.weight}"
-        guided = [term.name for term in self.objectives if term.name not in TEACHERLESS]
+            if objective.options.get("each_step") and self.gradient == "rate":
+                yield f"objective {objective.name}: each_step needs gradient: bptt"
+        guided = [term.name for term in self.objectives if needs_teacher(term.name)]
         if self.initialise == "teacher-weights":
             guided.append("initialise: teacher-weights")
         if guided and self.teacher is None:

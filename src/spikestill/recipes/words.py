@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from spikestill.types import unknown_name
+from spikestill.types import InputError, unknown_name
 
-__all__ = ["one_line", "refuse_unknown_options", "spelled"]
+__all__ = ["one_line", "refuse_unknown_options", "spelled", "value_of", "without"]
 
 
 def refuse_unknown_options(words: Sequence[str], options: Collection[str]) -> None:
@@ -27,6 +27,30 @@ def spelled(word: str) -> str:
         return word
     name, equals, value = word.partition("=")
     return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def value_of(words: Sequence[str], option: str) -> str | None:
+    """The value given to ``option``, as ``--option value`` or ``--option=value``; None where it is absent.
+
+    Raises:
+        InputError: for an option at the end, without its value.
+    """
+    for index, word in enumerate(words):
+        if word == option:
+            if index + 1 == len(words):
+                raise InputError(f"{option} needs a value")
+            return words[index + 1]
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def without(words: Sequence[str], option: str) -> list[str]:
+    """The words without ``option`` and its value."""
+    if option in words:
+        index = list(words).index(option)
+        return [*words[:index], *words[index + 2 :]]
+    return [word for word in words if not word.startswith(f"{option}=")]
 
 
 def one_line(error: Exception) -> str:

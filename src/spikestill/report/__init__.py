@@ -1,1 +1,5 @@
-"""Figures and pages, from run folders alone."""
+"""What finished runs show, from their folders alone: no model is touched here."""
+
+from spikestill.report.comparison import Row, compare, markdown
+
+__all__ = ["Row", "compare", "markdown"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from pathlib import Path
@@ -33,7 +34,10 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write to a temporary name, synchronise, rename."""
-        write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+        # Through memory: torch's own file writer reports a full disk as an error without a reason.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_atomically(Path(path), content.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Read tensors and plain values only."""
@@ -84,7 +88,8 @@ class Journal(Callback):
         self.rows.append(row | learner.take_figures() | {"seconds": round(self.seconds, 1)})
         self._run.write_table("metrics.csv", self.rows)
         accuracy = self.rows[-1]["validation_accuracy"]
-        if accuracy > self.best_accuracy:
+        # A tie, frequent with few validation images, goes to the later epoch: its learning rate was lower.
+        if accuracy >= self.best_accuracy:
             self.best_accuracy, self.best_epoch = accuracy, trainer.current_epoch + 1
             write_weights(best_weights_file(self._run), learner.kept.state_dict())
         self.save(trainer, learner)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spikestill import graph, models, objectives
-from spikestill.data import DataSet
+from spikestill.data import Batches, DataSet
 from spikestill.recipes import DistillRecipe, NetworkDescription
 from spikestill.runs import Run
 from spikestill.train.learner import DistillLearner
@@ -96,7 +96,7 @@ def guided_learner(
     student: graph.SpikingNetwork | None,
     teacher_ann: nn.Module | None,
     device: torch.device,
-    steps_per_epoch: int,
+    batches: Batches,
 ) -> DistillLearner:
     """Everything that trains the student, on its device.
 
@@ -107,7 +107,7 @@ def guided_learner(
         student: the spiking network; None builds the recipe's.
         teacher_ann: a trained ANN; None loads the recipe's, if it names one.
         device: where.
-        steps_per_epoch: steps in an epoch.
+        batches: of the training images.
 
     Raises:
         InputError: when student, teacher, data and objectives do not fit each other.
@@ -135,7 +135,7 @@ def guided_learner(
         objectives=terms,
         teacher=traced,
         rescale=rescale,
-        steps_per_epoch=steps_per_epoch,
+        batches=batches,
     )
 
 

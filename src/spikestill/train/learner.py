@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from spikestill.data import Batches
 from spikestill.graph import SpikingNetwork
 from spikestill.graph import record as record_of
 from spikestill.recipes import AnnRecipe, DistillRecipe, Recipe
@@ -33,15 +34,15 @@ class Learner(lightning.LightningModule, ABC):
     Args:
         network: what is trained; on its device already.
         recipe: how.
-        steps_per_epoch: steps in an epoch.
+        batches: of the training images.
         terms: names of the loss terms.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, *, steps_per_epoch: int, terms: Sequence[str] = ()) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, *, batches: Batches, terms: Sequence[str] = ()) -> None:
         super().__init__()
         self.network = network
         self.recipe = recipe
-        self.steps_per_epoch = steps_per_epoch
+        self.batches = batches
         self.terms = tuple(terms)
         self.average: AveragedModel | None = None
         if recipe.ema is not None:
@@ -92,7 +93,7 @@ class Learner(lightning.LightningModule, ABC):
         """
         step = int(self._first_bad)
         if step >= 0:
-            epoch = step // self.steps_per_epoch + 1
+            epoch = step // len(self.batches) + 1
             raise InputError(
                 f"the loss is not finite at step {step} (epoch {epoch}): lower --optimiser.lr or set --clip-gradient; "
                 f"the last good checkpoint is kept"
@@ -132,12 +133,14 @@ class Learner(lightning.LightningModule, ABC):
         """The recipe's optimiser and schedule."""
         optimiser = make_optimiser(self.recipe.optimiser, self.trained)
         schedule = make_schedule(
-            self.recipe.schedule, optimiser, epochs=self.recipe.epochs, steps_per_epoch=self.steps_per_epoch
+            self.recipe.schedule, optimiser, epochs=self.recipe.epochs, steps_per_epoch=len(self.batches)
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a resume in mid-epoch needs beyond weights: the sums so far, the random state (dropout, Poisson)."""
+        """Add what a resume needs beyond weights: the place in the data, the sums so far, the random state."""
+        # Lightning keeps the place too, but gives it back only where it broke off within an epoch.
+        checkpoint["batches"] = self.batches.state_dict()
         checkpoint["totals"] = self._totals.cpu()
         checkpoint["random"] = torch.get_rng_state()
         if self._totals.is_cuda:
@@ -145,6 +148,7 @@ class Learner(lightning.LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse of :meth:`on_save_checkpoint`."""
+        self.batches.load_state_dict(checkpoint["batches"])
         self._totals.copy_(checkpoint["totals"])
         torch.set_rng_state(checkpoint["random"].cpu())
         if "random_cuda" in checkpoint and self._totals.is_cuda:
@@ -154,8 +158,8 @@ class Learner(lightning.LightningModule, ABC):
 class AnnLearner(Learner):
     """Cross-entropy on labels."""
 
-    def __init__(self, network: nn.Module, recipe: AnnRecipe, *, steps_per_epoch: int) -> None:
-        super().__init__(network, recipe, steps_per_epoch=steps_per_epoch)
+    def __init__(self, network: nn.Module, recipe: AnnRecipe, *, batches: Batches) -> None:
+        super().__init__(network, recipe, batches=batches)
         self._label_smoothing = recipe.label_smoothing
 
     def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:  # noqa: D102
@@ -173,7 +177,7 @@ class DistillLearner(Learner):
         objectives: one module for each of the recipe's objectives.
         teacher: the traced teacher in evaluation mode, or None.
         rescale: per channel, factor and shift ``[C, 1, 1]`` from the student's normalisation to the teacher's.
-        steps_per_epoch: steps in an epoch.
+        batches: of the training images.
     """
 
     def __init__(
@@ -184,10 +188,10 @@ class DistillLearner(Learner):
         objectives: Sequence[nn.Module],
         teacher: fx.GraphModule | None,
         rescale: tuple[Tensor, Tensor] | None,
-        steps_per_epoch: int,
+        batches: Batches,
     ) -> None:
         names = [objective.name for objective in recipe.objectives]
-        super().__init__(network, recipe, steps_per_epoch=steps_per_epoch, terms=names)
+        super().__init__(network, recipe, batches=batches, terms=names)
         self.objectives = nn.ModuleList(objectives)
         self._weights = [objective.weight for objective in recipe.objectives]
         # Not submodules: the teacher is no part of a checkpoint and stays in evaluation mode.

@@ -72,7 +72,7 @@ def execute(
     torch.manual_seed(recipe.seed)
     train_batches = make_batches(recipe, data, description, "train", device)
     validation_batches = make_batches(recipe, data, description, "validation", device)
-    learner = _learner(recipe, data, description, network, teacher, device, len(train_batches))
+    learner = _learner(recipe, data, description, network, teacher, device, train_batches)
     if overwrite:
         run.clear()
     run.write_yaml("recipe.yaml", as_mapping(recipe))
@@ -96,17 +96,17 @@ def _learner(
     network: SpikingNetwork | None,
     teacher: nn.Module | None,
     device: torch.device,
-    steps_per_epoch: int,
+    batches: Batches,
 ) -> Learner:
     """The network, on its device and in its memory layout, with all that trains it."""
     if isinstance(recipe, AnnRecipe):
         ann = description.build_ann(pretrained=recipe.pretrained)
-        learner: Learner = AnnLearner(place(ann, device, recipe.channels_last), recipe, steps_per_epoch=steps_per_epoch)
+        learner: Learner = AnnLearner(place(ann, device, recipe.channels_last), recipe, batches=batches)
     else:
         from spikestill.train.guidance import guided_learner
 
         assert isinstance(recipe, DistillRecipe)
-        learner = guided_learner(recipe, data, description, network, teacher, device, steps_per_epoch)
+        learner = guided_learner(recipe, data, description, network, teacher, device, batches)
     return learner.train()
 
 
@@ -202,6 +202,8 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        # An objective's frozen part of the teacher is meant to be in evaluation mode.
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         # Lightning's own use of a torch class that newer versions deprecate.
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         for logger in loggers:

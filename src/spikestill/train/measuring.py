@@ -10,7 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from spikestill import analysis
 from spikestill.data import Batches
+from spikestill.graph import SpikingNetwork
 from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription, load
 from spikestill.runs import Run
 from spikestill.train.loaders import load_data, make_batches, resolve_device
@@ -36,13 +38,9 @@ def measure(
         device: where.
         timesteps: the numbers of steps to read the network out at; by default every one up to its own T.
     """
-    from spikestill.graph import SpikingNetwork
-
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         if not isinstance(network, SpikingNetwork):
-            return {"accuracy": _accuracy(network, batches)}
-        from spikestill import analysis
-
+            return {"accuracy": analysis.accuracy(network, batches)}
         steps = tuple(timesteps or range(1, network.timesteps + 1))
         found = analysis.evaluate(network, batches, timesteps=steps)
     return {
@@ -51,15 +49,6 @@ def measure(
         "spikes_per_neuron": found.spikes_per_neuron,
         "rates": dict(found.rates),
     }
-
-
-@torch.inference_mode()
-def _accuracy(network: nn.Module, batches: Batches) -> float:
-    correct = count = 0
-    for images, labels in batches:
-        correct += int((network(images).argmax(dim=1) == labels).sum())
-        count += len(labels)
-    return correct / count
 
 
 def evaluate(

@@ -1,0 +1,150 @@
+"""Hybrid block-wise replacement (Yang et al., CVPR 2025; methods, section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from spikestill.graph import SpikingNetwork, cut, cut_points, stage_points
+from spikestill.objectives.logits import distillation
+from spikestill.objectives.objective import Objective
+from spikestill.types import InputError, Record, unknown_name
+
+__all__ = ["Blockwise", "Mapping1x1"]
+
+
+class Blockwise(Objective):
+    """The student's first blocks, on top of them the teacher's remaining ones: ``mean_k [CE(y_k) + a KD(y_A, y_k)]``.
+
+    For every point k, the student's firing rates there are mapped to the teacher's feature (:class:`Mapping1x1`) and
+    go through the frozen rest of the teacher, once, without a factor T. Gradients reach the student's first k blocks
+    through that rest.
+
+    Args:
+        branches: for every point k, the student's point, the mapping, and the teacher's rest behind its own point.
+        distillation_weight: a, the weight of the distillation beside the cross-entropy in every branch.
+        temperature: of the distillation.
+    """
+
+    name: ClassVar[str] = "blockwise"
+
+    def __init__(
+        self,
+        branches: Sequence[tuple[str, Mapping1x1, fx.GraphModule]],
+        distillation_weight: float = 1.0,
+        temperature: float = 4.0,
+    ) -> None:
+        super().__init__()
+        if distillation_weight < 0 or not temperature > 0:
+            raise InputError("blockwise: distillation must not be negative, and temperature must be positive")
+        self.student_taps = tuple(point for point, _, _ in branches)
+        self.mappings = nn.ModuleList(mapping for _, mapping, _ in branches)
+        # Not submodules: the teacher stays frozen, in evaluation mode, and out of checkpoints.
+        self._tails = tuple(tail for _, _, tail in branches)
+        self.distillation_weight, self.temperature = distillation_weight, temperature
+
+    @classmethod
+    def build(  # type: ignore[override]
+        cls,
+        student: SpikingNetwork,
+        teacher: fx.GraphModule | None,
+        input_shape: tuple[int, ...],
+        points: Sequence[str] | Mapping[str, str] | None = None,
+        distillation: float = 1.0,
+        temperature: float = 4.0,
+    ) -> Self:
+        """The branches of a pair of networks.
+
+        Args:
+            student: the spiking network.
+            teacher: the traced teacher.
+            input_shape: of one image.
+            points: where to branch: names that both networks have, or the teacher's name for each of the student's; by
+                default the ends of the main stages, paired in order (by relative depth where their numbers differ).
+            distillation: a, the weight of the distillation beside the cross-entropy in every branch.
+            temperature: of the distillation.
+
+        Raises:
+            InputError: for a point that is none, and for one at which the feature is no map ``[C, H, W]``.
+        """
+        assert teacher is not None
+        pairs = _pairs(student.body, teacher, points)
+        shapes = _shapes_of_points(student.body, "student"), _shapes_of_points(teacher, "teacher")
+        branches = []
+        for own, other in pairs:
+            here, there = (_shape_at(name, known, who) for name, (known, who) in zip((own, other), shapes, strict=True))
+            branches.append((own, Mapping1x1(here, there), cut(teacher, other)[1]))
+        return cls(branches, distillation, temperature)
+
+    def forward(self, student: Record, teacher: Record | None, labels: Tensor) -> Tensor:  # noqa: D102
+        assert teacher is not None
+        losses = []
+        for point, mapping, tail in zip(self.student_taps, self.mappings, self._tails, strict=True):
+            logits = tail(mapping(student.features[point])).float()
+            loss = functional.cross_entropy(logits, labels)
+            losses.append(loss + self.distillation_weight * distillation(teacher.logits, logits, self.temperature))
+        return torch.stack(losses).mean()
+
+
+class Mapping1x1(nn.Module):
+    """The mapping of a rate feature to the teacher's: 1x1 convolution, BatchNorm, ReLU; resized where sizes differ.
+
+    That it has this form is a reading of the paper, which says "learnable module". Where the widths agree, it starts as
+    the identity before its BatchNorm (ours).
+
+    Args:
+        student: shape ``(C, H, W)`` of the rate feature.
+        teacher: shape of the teacher's feature, which has passed a ReLU.
+    """
+
+    def __init__(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> None:
+        super().__init__()
+        self.size = tuple(teacher[1:]) if teacher[1:] != student[1:] else None
+        self.convolution = nn.Conv2d(student[0], teacher[0], 1, bias=False)
+        self.normalisation = nn.BatchNorm2d(teacher[0])
+        if student[0] == teacher[0]:
+            nn.init.dirac_(self.convolution.weight)
+
+    def forward(self, rate: Tensor) -> Tensor:
+        """The rate feature ``[B, C, H, W]`` as the teacher's ``[B, C', H', W']``."""
+        mapped = self.convolution(rate)
+        if self.size is not None:
+            mapped = functional.interpolate(mapped, size=self.size, mode="bilinear", align_corners=False)
+        return torch.relu(self.normalisation(mapped))
+
+
+def _pairs(
+    student: fx.GraphModule, teacher: fx.GraphModule, points: Sequence[str] | Mapping[str, str] | None
+) -> list[tuple[str, str]]:
+    if points is not None and not points:
+        raise InputError("blockwise: points is empty; name one at least, or leave it out")
+    if isinstance(points, Mapping):
+        return list(points.items())
+    if points is not None:
+        return [(point, point) for point in points]
+    own, other = stage_points(student), stage_points(teacher)
+    if not own or not other:
+        raise InputError("blockwise: found no stages to branch at; name the points")
+    count = min(len(own), len(other))
+    return list(zip(_evenly(own, count), _evenly(other, count), strict=True))
+
+
+def _evenly(names: Sequence[str], count: int) -> list[str]:
+    """``count`` of the names at equal relative depth, the last one always."""
+    return [names[round((index + 1) * len(names) / count) - 1] for index in range(count)]
+
+
+def _shapes_of_points(traced: fx.GraphModule, who: str) -> tuple[dict[str, tuple[int, ...]], str]:
+    return {name: point.shape for point in cut_points(traced) for name in point.names}, who
+
+
+def _shape_at(name: str, known: dict[str, tuple[int, ...]], who: str) -> tuple[int, ...]:
+    if name not in known:
+        raise unknown_name(f"point of the {who}", name, known)
+    if len(known[name]) != 3:
+        raise InputError(f"blockwise: the {who}'s feature at '{name}' is no map (C, H, W)")
+    return known[name]

@@ -1,0 +1,52 @@
+"""What every objective is."""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from typing import Any, ClassVar, Self
+
+from torch import Tensor, fx, nn
+
+from spikestill.graph import SpikingNetwork
+from spikestill.types import Record
+
+__all__ = ["Objective"]
+
+
+class Objective(nn.Module):
+    """A loss term on the records of student and teacher.
+
+    An objective may own parameters; they are trained with the student and dropped afterwards.
+
+    Attributes:
+        name: as recipes spell it.
+        needs_teacher: whether it makes sense without one.
+        student_taps: the student's points whose firing rates it reads.
+        teacher_taps: the teacher's points whose activations it reads.
+    """
+
+    name: ClassVar[str]
+    needs_teacher: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student_taps: tuple[str, ...] = ()
+        self.teacher_taps: tuple[str, ...] = ()
+
+    @classmethod
+    def build(
+        cls, student: SpikingNetwork, teacher: fx.GraphModule | None, input_shape: tuple[int, ...], **options: Any
+    ) -> Self:
+        """The objective for a pair of networks; one that does not look into them takes its options alone."""
+        return cls(**options)
+
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        """The names of its options."""
+        given = inspect.signature(cls.build if "build" in vars(cls) else cls.__init__).parameters
+        return tuple(name for name in given if name not in ("self", "student", "teacher", "input_shape", "options"))
+
+    @abstractmethod
+    def forward(self, student: Record, teacher: Record | None, labels: Tensor) -> Tensor:
+        """The term, a scalar in float32, not yet weighted; ``labels`` are ``[B]``."""

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spikestill.graph import cut_points, trace
+from spikestill.graph.trace import calls, module_of, scope_of, shape_of
+from spikestill.types import InputError
+from tests.graph.networks import NETWORKS, SHAPE, network
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "dropout"])
+def test_the_graph_computes_what_the_model_does(name: str, training: bool) -> None:
+    ann = network(name).train(training)
+    twin = copy.deepcopy(ann)
+    images = torch.randn(3, *SHAPE)
+    assert torch.equal(trace(ann, SHAPE)(images), twin(images))
+
+
+def test_the_graph_shares_the_parameters_and_leaves_the_model_as_it_was() -> None:
+    ann = network("residual")
+    ann[1].eval()  # type: ignore[index]
+    before = {name: value.clone() for name, value in ann.state_dict().items()}
+    modes = [module.training for module in ann.modules()]
+    traced = trace(ann, SHAPE)
+    assert [module.training for module in ann.modules()] == modes
+    assert all(torch.equal(before[name], value) for name, value in ann.state_dict().items())
+    assert dict(traced.named_parameters()).keys() == dict(ann.named_parameters()).keys()
+    assert all(traced.get_parameter(name) is parameter for name, parameter in ann.named_parameters())
+
+
+def test_nodes_know_module_scope_and_shape() -> None:
+    ann = network("residual")
+    traced = trace(ann, SHAPE)
+    node = next(node for node in calls(traced.graph) if node.target == "3.conv1")
+    assert module_of(traced, node) is ann.get_submodule("3.conv1")
+    assert scope_of(node)[-2:] == ["3", "3.conv1"]
+    assert shape_of(node) == (6, 8, 8)
+    total = next(node for node in calls(traced.graph) if node.op == "call_function")
+    assert module_of(traced, total) is None
+    assert scope_of(total)[-1] == "3"
+
+
+def test_a_graph_can_be_traced_again() -> None:
+    traced = trace(network("dense"), SHAPE)
+    assert trace(traced, SHAPE) is traced
+
+
+def test_a_batch_size_that_was_asked_for_does_not_stay_alive() -> None:
+    class Sized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.relu, self.linear = nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Linear(256, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            batch = x.size(0)
+            return self.linear(self.relu(self.conv(x)).view(batch, -1))
+
+    ann = Sized()
+    traced = trace(ann, SHAPE)
+    assert [point.name for point in cut_points(traced)] == ["conv", "relu"]
+    images = torch.randn(3, *SHAPE)
+    assert torch.equal(traced(images), ann(images))
+
+
+@pytest.mark.parametrize(
+    ("model", "where"), [(Branching(), ""), (nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(Branching())), "1.0")]
+)
+def test_a_model_that_cannot_be_traced_is_refused_by_module(model: nn.Module, where: str) -> None:
+    with pytest.raises(InputError, match=f"cannot trace '{where or 'the model'}' of .*control flow") as refusal:
+        trace(model, SHAPE)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 0, 8)])
+def test_a_shape_on_which_the_model_does_not_run_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="does not run on images of " + "x".join(map(str, shape))) as refusal:
+        trace(network("linear"), shape)
+    assert "\n" not in str(refusal.value)
+
+
+def test_modes_are_put_back_where_the_shape_is_wrong() -> None:
+    ann = network("normalised").train()
+    with pytest.raises(InputError):
+        trace(ann, (7, 8, 8))
+    assert all(module.training for module in ann.modules())
