@@ -24,6 +24,9 @@ from torch import Tensor
 __all__ = ["InputError", "Record", "unknown_name"]
 
 
+_MOST_LISTED, _NEAREST_LISTED = 16, 8
+
+
 class InputError(ValueError):
     """The user's input cannot be used; the message is one line that says what is wrong and what to do.
 
@@ -33,15 +36,17 @@ class InputError(ValueError):
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> InputError:
-    """The error for a name that is none of ``choices``, with the nearest one suggested.
+    """The error for a name that is none of ``choices``, with the nearest one suggested; many are not all listed.
 
     >>> str(unknown_name("model", "resnet19x", ["resnet19", "vgg5"]))
     "unknown model 'resnet19x': did you mean 'resnet19'? (known: resnet19, vgg5)"
     """
     known = sorted(choices)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f": did you mean '{near[0]}'?" if near else ":"
-    return InputError(f"unknown {kind} '{name}'{hint} (known: {', '.join(known)})")
+    near = difflib.get_close_matches(name, known, n=_NEAREST_LISTED, cutoff=0.0)
+    likely = difflib.get_close_matches(name, near, n=1, cutoff=0.5)
+    hint = f": did you mean '{likely[0]}'?" if likely else ":"
+    listed = f"known: {', '.join(known)}" if len(known) <= _MOST_LISTED else f"the nearest known: {', '.join(near)}"
+    return InputError(f"unknown {kind} '{name}'{hint} ({listed})")
 
 
 @dataclass(frozen=True)

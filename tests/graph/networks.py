@@ -53,9 +53,7 @@ class Twice(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.shared = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()
-        )
+        self.shared = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.shared(self.shared(x))

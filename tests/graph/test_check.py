@@ -55,7 +55,9 @@ def test_calls_of_one_module_are_counted() -> None:
 
 
 def test_every_refused_module_has_a_line_and_is_named_in_one_message() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.SiLU(), nn.Sequential(nn.LayerNorm([4, 8, 8])), nn.ReLU(), nn.Softmax(1))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.SiLU(), nn.Sequential(nn.LayerNorm([4, 8, 8])), nn.ReLU(), nn.Softmax(1)
+    )
     report = check(model, SHAPE)
     assert [(finding.name, finding.operation) for finding in report.refused] == [
         ("1", "SiLU"),

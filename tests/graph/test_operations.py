@@ -86,7 +86,7 @@ def test_what_is_linear_carries_spikes_and_rate_gradients(name: str) -> None:
     torch.testing.assert_close(rate, snn.unroll(images).mean(0), rtol=1e-12, atol=1e-12)
     assert float(rate.detach().abs().sum()) > 0
     rate.square().sum().backward()
-    for path, parameter in ann.named_parameters():
+    for path, _ in ann.named_parameters():
         if path.startswith("conv"):
             gradient = snn.body.get_parameter(path).grad
             assert gradient is not None

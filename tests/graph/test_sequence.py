@@ -51,7 +51,10 @@ def test_taps_are_in_time_whether_they_move_or_not(moves: bool) -> None:
     nodes: dict[fx.Node, str] = {node: str(node.target) for node in snn.body.graph.nodes if node.target in ("0", "2")}
     run = SequenceRun(snn.body, 3, taps=nodes)
     run.sequence(torch.randn(3 if moves else 1, 2, *SHAPE))
-    assert {name: tuple(value.shape) for name, value in run.tapped.items()} == {"0": (3, 2, 4, 8, 8), "2": (3, 2, 4, 8, 8)}
+    assert {name: tuple(value.shape) for name, value in run.tapped.items()} == {
+        "0": (3, 2, 4, 8, 8),
+        "2": (3, 2, 4, 8, 8),
+    }
 
 
 def test_carries_go_from_call_to_call() -> None:

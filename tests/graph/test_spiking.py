@@ -67,7 +67,7 @@ TIMM = {"resnet18": 17, "mobilenetv2_100": 35, "vgg16_bn": 15, "densenet121": 12
 
 
 def _with_the_large_ones_slow(names: dict[str, int]) -> list[Any]:
-    slow = ("vgg16_bn", "densenet121", "resnet50")
+    slow = ("vgg16_bn", "densenet121")
     return [pytest.param(name, marks=[pytest.mark.slow] if name in slow else []) for name in names]
 
 

@@ -5,10 +5,10 @@ each neuron's rate and eligibility from the formulas of the method (Yu et al. 20
 dropout's mask and what each maximum gave. The second is an ordinary network of rates under autograd:
 
 * a linear layer is computed again, on rates;
-* a normalisation is the affine map of the first pass's statistics, as functions of the rates (their derivative by a rate
-  being that of all T steps shifted together);
-* a neuron is ``E * x`` moved to the counted rate; where its leak or threshold is learnt, it is the loop over time itself,
-  each spike replaced by the surrogate's smoothed step moved to the spike;
+* a normalisation is the affine map of the first pass's statistics, as functions of the rates (their derivative by a
+  rate being that of all T steps shifted together);
+* a neuron is ``E * x`` moved to the counted rate; where its leak or threshold is learnt, it is the loop over time
+  itself, each spike replaced by the surrogate's smoothed step moved to the spike;
 * a maximum is the maximum of the rates moved to the mean over time of the maxima.
 
 Nothing of the engine under test is used but its graph and its modules' parameters.

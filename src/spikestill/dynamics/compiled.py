@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -63,7 +64,7 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
                 return fast(*args, **kwargs)
             seen.add(variant)
             # Raised only where something is compiled: entering the patch costs more than a call does.
-            with torch._dynamo.config.patch(recompile_limit=_MOST_VARIANTS):
+            with torch._dynamo.config.patch(recompile_limit=_MOST_VARIANTS), _without_remarks_on_cuda():
                 result = fast(*args, **kwargs)
         except torch._dynamo.exc.TorchDynamoException as error:
             failed = True
@@ -73,6 +74,18 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
         return result
 
     return run
+
+
+@contextlib.contextmanager
+def _without_remarks_on_cuda() -> Iterator[None]:
+    """torch remarks, where it finds CUDA's compiler but no GPU, that it finds no GPU."""
+    log = logging.getLogger("torch.utils.cpp_extension")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _variant(args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
@@ -145,9 +144,7 @@ def _library(module: str, name: str) -> Any:
 
 
 def _unknown(name: str, known: Iterable[str], prefix: str, kind: str = "model") -> InputError:
-    # The libraries know hundreds of models: only the nearest fit on a line.
-    nearest = difflib.get_close_matches(name, [prefix + entry for entry in known], n=8, cutoff=0.0)
-    return unknown_name(kind, name, nearest)
+    return unknown_name(kind, name, [prefix + entry for entry in known])
 
 
 @contextmanager

@@ -254,8 +254,8 @@ def describe_spiking(network: SpikingNetwork) -> dict[str, Any]:
         surrogate = neuron.rule.surrogate
         described["neuron"] = {
             "name": "if" if isinstance(neuron, spiking.IF) else "lif",
-            "leak": float(neuron.leak),
-            "threshold": float(neuron.threshold),
+            "leak": neuron.leak.item(),
+            "threshold": neuron.threshold.item(),
             "reset": neuron.rule.reset,
             "order": neuron.rule.order,
             "detach_reset": neuron.rule.detach_reset,

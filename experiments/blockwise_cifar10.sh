@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Does guidance help? Labels only, + logits, + block-wise, on equal budget: the same data, epochs, optimiser and gradients
+# through rates, T = 4, from random and from the teacher's weights, over several seeds. Prints the table of
+# docs/results/cifar10-blockwise.md.
+#
+#   experiments/blockwise_cifar10.sh DATA OUT      e.g. parquet:../shared/data/cifar10-jpeg runs/cifar10-blockwise
+#
+# Every run that is finished is kept, one that was interrupted goes on where it was: say it again after any stop.
+set -euo pipefail
+data=$1
+out=$2
+spikestill=${SPIKESTILL:-.venv/bin/spikestill}
+seeds=${SEEDS:-0 1 2}
+starts=${STARTS:-random teacher-weights}
+limit=${LIMIT:-15000}
+epochs=${EPOCHS:-10}
+export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0
+
+train() { # OUT, then the words of the command
+    local folder=$1
+    shift
+    if [[ -f $folder/result.json ]]; then return; fi
+    if [[ -f $folder/recipe.yaml ]]; then
+        "$spikestill" "$1" --resume --out "$folder"
+    else
+        "$spikestill" "$@" --data "$data" --precision bf16 --channels-last true --out "$folder"
+    fi
+}
+
+train "$out/teacher" train ann --model resnet20 --epochs "${TEACHER_EPOCHS:-30}"
+
+for seed in $seeds; do
+    for start in $starts; do
+        for method in labels-only label-distillation blockwise; do
+            guide=(--teacher "$out/teacher" --initialise "$start")
+            if [[ $method == labels-only && $start == random ]]; then guide=(); fi
+            train "$out/$method-$start-s$seed" distill "$method" "${guide[@]}" --student resnet20 --timesteps 4 \
+                --gradient rate --limit-train "$limit" --epochs "$epochs" --seed "$seed" --teacher-precision bf16
+        done
+    done
+done
+
+"$spikestill" compare --markdown "$out/teacher" "$out"/*-s*

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from spikestill.types import unknown_name
+
+
+def test_the_nearest_name_is_suggested_and_a_few_names_are_all_listed() -> None:
+    message = str(unknown_name("model", "vgg55", ["vgg9", "vgg5", "resnet20"]))
+    assert message == "unknown model 'vgg55': did you mean 'vgg5'? (known: resnet20, vgg5, vgg9)"
+
+
+def test_nothing_is_suggested_for_what_resembles_nothing() -> None:
+    assert str(unknown_name("model", "qqq", ["vgg5"])) == "unknown model 'qqq': (known: vgg5)"
+
+
+def test_of_many_names_only_the_nearest_are_listed() -> None:
+    message = str(unknown_name("option", "epoch", [f"option{index}" for index in range(30)] + ["epochs"]))
+    assert message.startswith("unknown option 'epoch': did you mean 'epochs'? (the nearest known: epochs, ")
+    assert message.count("option") == 1 + 7
