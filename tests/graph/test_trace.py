@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from spikestill.graph import cut_points, trace
 from spikestill.graph.trace import calls, module_of, scope_of, shape_of
@@ -54,11 +54,6 @@ def test_nodes_know_module_scope_and_shape() -> None:
     assert scope_of(total)[-1] == "3"
 
 
-def test_a_graph_can_be_traced_again() -> None:
-    traced = trace(network("dense"), SHAPE)
-    assert trace(traced, SHAPE) is traced
-
-
 def test_a_batch_size_that_was_asked_for_does_not_stay_alive() -> None:
     class Sized(nn.Module):
         def __init__(self) -> None:
@@ -97,3 +92,21 @@ def test_modes_are_put_back_where_the_shape_is_wrong() -> None:
     with pytest.raises(InputError):
         trace(ann, (7, 8, 8))
     assert all(module.training for module in ann.modules())
+
+
+def test_a_traced_model_may_be_traced_again_and_stays_as_it_is() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(12, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(torch.relu(x.view(x.size(0), -1)))
+
+    given = fx.symbolic_trace(Flat())
+    code, weight = given.code, given.linear.weight
+    again = trace(given, (3, 2, 2))
+    assert given.code == code
+    assert again.get_submodule("linear").weight is weight
+    images = torch.randn(4, 3, 2, 2)
+    torch.testing.assert_close(again(images), given(images), rtol=0, atol=0)

@@ -28,7 +28,9 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
         InputError: if the model cannot be traced (control flow that depends on data), or does not run on this shape.
     """
     if isinstance(model, fx.GraphModule):
-        traced = model
+        graph = fx.Graph()
+        graph.output(graph.graph_copy(model.graph, {}))
+        traced = fx.GraphModule(model, graph, type(model).__name__)
     else:
         tracer = _Tracer()
         try:
