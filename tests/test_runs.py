@@ -133,3 +133,8 @@ def test_the_environment_says_what_was_used() -> None:
     assert found["packages"]["torch"] == torch.__version__.split("+")[0] or found["packages"]["torch"]
     assert found["threads"] == torch.get_num_threads()
     assert {"python", "commit", "platform", "cores", "accelerators"} <= found.keys()
+
+
+def test_the_environment_names_the_program_without_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/private/spikestill", "train", "ann"])
+    assert environment()["command"] == ["spikestill", "train", "ann"]

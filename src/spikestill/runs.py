@@ -267,7 +267,8 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": packages,
         "commit": _commit(),
-        "command": sys.argv,
+        # The program by name: where it is installed is the user's own affair, and a run is made to be shown.
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
