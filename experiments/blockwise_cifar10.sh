@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Does guidance help? Labels only, + logits, + block-wise, on equal budget: the same data, epochs, optimiser and gradients
-# through rates, T = 4, from random and from the teacher's weights, over several seeds. Prints the table of
-# docs/results/cifar10-blockwise.md.
+# through rates, T = 4, from random and from the teacher's weights, over several seeds; and block-wise once more with
+# gradients through time. Prints the table of docs/results/cifar10-blockwise.md.
 #
 #   experiments/blockwise_cifar10.sh DATA OUT      e.g. parquet:../shared/data/cifar10-jpeg runs/cifar10-blockwise
 #
@@ -29,15 +29,24 @@ train() { # OUT, then the words of the command
 
 train "$out/teacher" train ann --model resnet20 --epochs "${TEACHER_EPOCHS:-30}"
 
+student() { # METHOD START GRADIENT SEED
+    local guide=(--teacher "$out/teacher" --initialise "$2" --teacher-precision bf16)
+    if [[ $1 == labels-only && $2 == random ]]; then guide=(); fi
+    train "$out/$1-$2-$3-s$4" distill "$1" "${guide[@]}" --student resnet20 --timesteps 4 --gradient "$3" \
+        --limit-train "$limit" --epochs "$epochs" --seed "$4"
+}
+
 for seed in $seeds; do
     for start in $starts; do
         for method in labels-only label-distillation blockwise; do
-            guide=(--teacher "$out/teacher" --initialise "$start")
-            if [[ $method == labels-only && $start == random ]]; then guide=(); fi
-            train "$out/$method-$start-s$seed" distill "$method" "${guide[@]}" --student resnet20 --timesteps 4 \
-                --gradient rate --limit-train "$limit" --epochs "$epochs" --seed "$seed" --teacher-precision bf16
+            student "$method" "$start" rate "$seed"
         done
     done
 done
+if [[ $starts == *random* ]]; then
+    for seed in $seeds; do
+        student blockwise random bptt "$seed"
+    done
+fi
 
 "$spikestill" compare --markdown "$out/teacher" "$out"/*-s*
