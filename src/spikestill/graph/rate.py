@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikestill.dynamics import time_mean
+from spikestill.graph.arguments import found_in, mapped
 from spikestill.graph.operations import DROPOUTS, is_linear
 from spikestill.graph.rate_gradients import RateBatchNorm, RateConvolution, RateLinear, RateNeuron
 from spikestill.nn import LIF
@@ -117,20 +118,20 @@ class RateRun(fx.Interpreter):
 
     def _generic(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Any other operation: its value over all steps, its gradient that of the operation at the rates."""
-        pairs = _pairs_in((args, kwargs))
+        pairs = found_in((args, kwargs), Pair)
 
         def rates(item: Any) -> Any:
             return item.rate if isinstance(item, Pair) else item
 
-        by_rate = function(*_mapped(args, rates), **_mapped(dict(kwargs), rates))
+        by_rate = function(*mapped(args, rates), **mapped(dict(kwargs), rates))
         if all(pair.sequence is None for pair in pairs):
-            return _mapped(by_rate, lambda item: Pair(None, item) if isinstance(item, Tensor) else item)
+            return mapped(by_rate, lambda item: Pair(None, item) if isinstance(item, Tensor) else item)
 
         def sequences(item: Any) -> Any:
             return self._spread(item) if isinstance(item, Pair) else item
 
         with torch.no_grad():
-            by_step = function(*_mapped(args, sequences), **_mapped(dict(kwargs), sequences))
+            by_step = function(*mapped(args, sequences), **mapped(dict(kwargs), sequences))
         if isinstance(by_rate, tuple | list):
             return type(by_rate)(self._paired(step, rate) for step, rate in zip(by_step, by_rate, strict=True))
         return self._paired(by_step, by_rate)
@@ -162,18 +163,3 @@ def _momentum(module: _BatchNorm) -> float:
         return 0.0
     module.num_batches_tracked.add_(1)
     return 1.0 / float(module.num_batches_tracked) if module.momentum is None else module.momentum
-
-
-def _mapped(arguments: Any, function: Callable[[Any], Any]) -> Any:
-    return fx.node.map_aggregate(arguments, function)
-
-
-def _pairs_in(arguments: Any) -> list[Pair]:
-    found: list[Pair] = []
-
-    def note(item: Any) -> None:
-        if isinstance(item, Pair):
-            found.append(item)
-
-    _mapped(arguments, note)
-    return found

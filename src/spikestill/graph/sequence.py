@@ -6,13 +6,14 @@ time (everything before the first neuron, under direct encoding) is computed onc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from spikestill.graph.arguments import found_in, mapped
 from spikestill.graph.operations import DROPOUTS
 from spikestill.nn import LIF
 
@@ -100,7 +101,7 @@ class SequenceRun(fx.Interpreter):
 
 def over_signals(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], timesteps: int) -> Any:
     """A stateless function of signals: once if none of them moves, else over all steps as one batch."""
-    signals = _signals_in((args, kwargs))
+    signals = found_in((args, kwargs), Signal)
     moves = any(signal.moves for signal in signals)
 
     def unwrap(item: Any) -> Any:
@@ -110,25 +111,10 @@ def over_signals(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Ma
             return item.value.unsqueeze(0).expand(timesteps, *item.value.shape).flatten(0, 1)
         return item.value
 
-    result = function(*_mapped(args, unwrap), **_mapped(dict(kwargs), unwrap))
-    return _mapped(result, lambda item: Signal(item, moves) if isinstance(item, Tensor) else item)
+    result = function(*mapped(args, unwrap), **mapped(dict(kwargs), unwrap))
+    return mapped(result, lambda item: Signal(item, moves) if isinstance(item, Tensor) else item)
 
 
 def drop_one_mask(module: nn.Module, sequence: Tensor) -> Tensor:
     """Dropout with one mask for all time steps of ``[T, B, ...]``."""
     return sequence * module(torch.ones_like(sequence[0]))
-
-
-def _mapped(arguments: Any, function: Callable[[Any], Any]) -> Any:
-    return fx.node.map_aggregate(arguments, function)
-
-
-def _signals_in(arguments: Any) -> Collection[Signal]:
-    found: list[Signal] = []
-
-    def note(item: Any) -> None:
-        if isinstance(item, Signal):
-            found.append(item)
-
-    _mapped(arguments, note)
-    return found
