@@ -174,3 +174,23 @@ def test_networks_without_stages_are_refused() -> None:
 def test_weights_outside_their_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(InputError, match="distillation must not be negative, and temperature must be positive"):
         Blockwise.build(*pair(), SHAPE, **options)  # type: ignore[arg-type]
+
+
+def test_with_a_curriculum_the_branches_join_from_the_front_over_its_share_of_the_training() -> None:
+    student, teacher = pair()
+    objective = Blockwise.build(student, teacher, SHAPE, curriculum=0.6)
+    joined = []
+    for progress in (0.0, 0.19, 0.21, 0.41, 0.6, 1.0):
+        objective.progress = progress
+        joined.append(objective.active_branches)
+    assert joined == [1, 1, 2, 3, 3, 3]
+    objective.progress = 0.0
+    objective(*records(student, teacher, objective), LABELS).backward()
+    reached = {name.split(".")[1] for name, weight in student.named_parameters() if weight.grad is not None}
+    assert reached == {"stage1"}
+
+
+def test_without_a_curriculum_all_branches_learn_from_the_start() -> None:
+    objective = Blockwise.build(*pair(), SHAPE)
+    objective.progress = 0.0
+    assert objective.active_branches == 3

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import spikestill as ss
+from spikestill.objectives import CrossEntropy
 from spikestill.recipes import DistillRecipe, NetworkDescription, load
 from spikestill.runs import Run
 from spikestill.train import distill, evaluate, train
@@ -238,3 +239,18 @@ def test_evaluation_refuses_other_data(student_recipe: StudentMaker) -> None:
         evaluate(run.folder, data="digit")
     with pytest.raises(InputError, match="is no run folder"):
         evaluate(run.folder / "absent")
+
+
+def test_objectives_are_told_how_far_the_training_is(
+    student_recipe: StudentMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    compute = CrossEntropy.forward
+
+    def noted(self: CrossEntropy, *given: Any) -> Any:
+        seen.append(self.progress)
+        return compute(self, *given)
+
+    monkeypatch.setattr(CrossEntropy, "forward", noted)
+    train(student_recipe())
+    assert seen == [step / 10 for step in range(10)]

@@ -28,6 +28,8 @@ class Blockwise(Objective):
         branches: for every point k, the student's point, the mapping, and the teacher's rest behind its own point.
         distillation_weight: a, the weight of the distillation beside the cross-entropy in every branch.
         temperature: of the distillation.
+        curriculum: the share of the training over which the branches join one by one, front to back; 0 has all of them
+            from the start.
     """
 
     name: ClassVar[str] = "blockwise"
@@ -37,6 +39,7 @@ class Blockwise(Objective):
         branches: Sequence[tuple[str, Mapping1x1, fx.GraphModule]],
         distillation_weight: float = 1.0,
         temperature: float = 4.0,
+        curriculum: float = 0.0,
     ) -> None:
         super().__init__()
         if distillation_weight < 0 or not temperature > 0:
@@ -45,7 +48,9 @@ class Blockwise(Objective):
         self.mappings = nn.ModuleList(mapping for _, mapping, _ in branches)
         # Not submodules: the teacher stays frozen, in evaluation mode, and out of checkpoints.
         self._tails = tuple(tail for _, _, tail in branches)
-        self.distillation_weight, self.temperature = distillation_weight, temperature
+        if not 0 <= curriculum <= 1:
+            raise InputError(f"blockwise: curriculum must lie in [0, 1], not {curriculum}")
+        self.distillation_weight, self.temperature, self.curriculum = distillation_weight, temperature, curriculum
 
     @classmethod
     def build(  # type: ignore[override]
@@ -56,6 +61,7 @@ class Blockwise(Objective):
         points: Sequence[str] | Mapping[str, str] | None = None,
         distillation: float = 1.0,
         temperature: float = 4.0,
+        curriculum: float = 0.0,
     ) -> Self:
         """The branches of a pair of networks.
 
@@ -67,6 +73,7 @@ class Blockwise(Objective):
                 default the ends of the main stages, paired in order (by relative depth where their numbers differ).
             distillation: a, the weight of the distillation beside the cross-entropy in every branch.
             temperature: of the distillation.
+            curriculum: the share of the training over which the branches join, front to back.
 
         Raises:
             InputError: for a point that is none, and for one at which the feature is no map ``[C, H, W]``.
@@ -78,12 +85,19 @@ class Blockwise(Objective):
         for own, other in pairs:
             here, there = (_shape_at(name, known, who) for name, (known, who) in zip((own, other), shapes, strict=True))
             branches.append((own, Mapping1x1(here, there), cut(teacher, other)[1]))
-        return cls(branches, distillation, temperature)
+        return cls(branches, distillation, temperature, curriculum)
+
+    @property
+    def active_branches(self) -> int:
+        """How many branches, counted from the front, learn at this point of the training."""
+        count = len(self._tails)
+        return count if self.progress >= self.curriculum else 1 + int(count * self.progress / self.curriculum)
 
     def forward(self, student: Record, teacher: Record | None, labels: Tensor) -> Tensor:  # noqa: D102
         assert teacher is not None
         losses = []
-        for point, mapping, tail in zip(self.student_taps, self.mappings, self._tails, strict=True):
+        branches = list(zip(self.student_taps, self.mappings, self._tails, strict=True))
+        for point, mapping, tail in branches[: self.active_branches]:
             logits = tail(mapping(student.features[point])).float()
             loss = functional.cross_entropy(logits, labels)
             losses.append(loss + self.distillation_weight * distillation(teacher.logits, logits, self.temperature))

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from spikestill.data import Batches
 from spikestill.graph import SpikingNetwork
 from spikestill.graph import record as record_of
+from spikestill.objectives import Objective
 from spikestill.recipes import AnnRecipe, DistillRecipe, Recipe
 from spikestill.train.optimisation import make_optimiser, make_schedule
 from spikestill.types import InputError, Record
@@ -207,6 +208,8 @@ class DistillLearner(Learner):
 
     def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:  # noqa: D102
         guidance = self._guidance(images)
+        for objective in self.objectives:
+            cast(Objective, objective).progress = self.global_step / (self.recipe.epochs * len(self.batches))
         with self.autocast(self.recipe.precision):
             record = cast(SpikingNetwork, self.network).record(images, taps=self._student_taps)
             terms = [objective(record, guidance, labels) for objective in self.objectives]
