@@ -41,7 +41,7 @@ def test_images_in_order_with_their_labels() -> None:
     assert torch.cat([labels for _, labels in result]).tolist() == list(range(10))
     for images, labels in result:
         assert images.dtype == torch.float32
-        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert images.is_contiguous()
         torch.testing.assert_close(images[:, 0, 2, 3] * 255, labels.float())
 
 
@@ -66,10 +66,12 @@ def test_each_epoch_is_a_new_permutation() -> None:
     assert [tuple(torch.cat([labels for _, labels in again]).tolist()) for _ in range(3)] == orders
 
 
-def test_channels_last_for_colour(random_images: Images) -> None:
-    images, _ = next(iter(batches(random_images(8), augmentation=Augmentation())))
-    assert images.is_contiguous(memory_format=torch.channels_last)
-    assert not images.is_contiguous()
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_plain_layout_which_any_network_takes(channels: int) -> None:
+    part = ImageSet(torch.zeros(8, channels, 6, 6, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64))
+    loader = Batches(part, batch_size=4, mean=[0.5] * channels, std=[0.2] * channels, augmentation=Augmentation())
+    images, _ = next(iter(loader))
+    assert images.stride() == (36 * channels, 36, 6, 1)
 
 
 def test_an_epoch_that_was_broken_off_is_over() -> None:

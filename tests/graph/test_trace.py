@@ -110,3 +110,32 @@ def test_a_traced_model_may_be_traced_again_and_stays_as_it_is() -> None:
     assert again.get_submodule("linear").weight is weight
     images = torch.randn(4, 3, 2, 2)
     torch.testing.assert_close(again(images), given(images), rtol=0, atol=0)
+
+
+def test_a_flat_view_becomes_one_that_takes_channels_last_maps_too() -> None:
+    class Viewing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.linear = nn.Conv2d(3, 4, 1), nn.Linear(256, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(torch.relu(self.conv(x)).view(x.shape[0], 256))
+
+    ann = Viewing()
+    images = torch.randn(2, *SHAPE)
+    expected = ann(images)
+    spread = trace(ann, SHAPE)(images.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(spread, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_image_that_does_not_fit_gives_its_message_and_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match=r"does not run on images of 1x8x8: .*expected input\[2, 1, 8, 8\]"):
+        trace(network("plain"), (1, 8, 8))
+
+    class Two(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return torch.relu(x) + y
+
+    with pytest.raises(InputError, match="takes 2 inputs"):
+        trace(Two(), SHAPE)
+    assert capfd.readouterr() == ("", "")

@@ -194,3 +194,23 @@ def test_without_a_curriculum_all_branches_learn_from_the_start() -> None:
     objective = Blockwise.build(*pair(), SHAPE)
     objective.progress = 0.0
     assert objective.active_branches == 3
+
+
+def test_a_network_in_functional_style_is_branched_at_its_calls() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1)
+            self.third, self.linear = nn.Conv2d(4, 4, 3, 2, 1), nn.Linear(64, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = functional.relu(self.second(functional.relu(self.first(x))))
+            return self.linear(functional.relu(self.third(x)).flatten(1))
+
+    ann = Functional()
+    student = to_spiking(ann, neuron=LIF(threshold=0.1), input_shape=SHAPE)
+    teacher = trace(ann, SHAPE).eval().requires_grad_(False)
+    objective = Blockwise.build(student, teacher, SHAPE)
+    assert objective.student_taps == ("relu_2", "relu_3")
+    objective(*records(student, teacher, objective), LABELS).backward()
+    assert student.body.get_submodule("first").weight.grad.abs().sum() > 0

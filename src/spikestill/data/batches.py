@@ -17,7 +17,7 @@ __all__ = ["Batches"]
 
 
 class Batches:
-    """An iterable of (images float32 ``[B, C, H, W]``, labels int64 ``[B]``), normalised, channels-last in memory.
+    """An iterable of (images float32 ``[B, C, H, W]``, labels int64 ``[B]``), normalised.
 
     Each iteration is the next epoch, also after one that was broken off. Order and augmentation of a batch depend only
     on seed, epoch and the batch's index, never on what ran before: a loader that continues from a ``state_dict`` gives
@@ -69,7 +69,7 @@ class Batches:
         self.drop_last = drop_last
         self._mean = tuple(mean)
         self._std = tuple(std)
-        # [N, H, W, C]: a moved pixel is then one row of memory, and batches come out channels-last by themselves.
+        # [N, H, W, C]: a moved pixel is then one row of memory.
         self._pixels = images.images.permute(0, 2, 3, 1).to(device).contiguous()
         self._labels = images.labels.to(device)
         self._epoch = 0
@@ -92,7 +92,10 @@ class Batches:
         order = self._order(epoch)
         for index in range(self._position, len(self)):
             rows = order[index * self.batch_size : (index + 1) * self.batch_size]
-            batch = self._images(rows, epoch, index), self._labels[rows]
+            # In the plain layout, which any network takes; what gains from channels-last asks for it. contiguous()
+            # would leave images of one channel in strides that count as both, and convolutions choose the other.
+            images = self._images(rows, epoch, index).clone(memory_format=torch.contiguous_format)
+            batch = images, self._labels[rows]
             # Before the hand-over: a checkpoint written while this batch is in use continues with the next one, and
             # one written after the last batch with the next epoch.
             self._epoch, self._position = (epoch, index + 1) if index + 1 < len(self) else (epoch + 1, 0)

@@ -20,7 +20,7 @@ class CutPoint:
     """A place at which all that comes after depends on one tensor alone.
 
     Attributes:
-        name: the outermost module that ends here (``layer2``).
+        name: the outermost module that ends here (``layer2``); where none does, the graph's name of the call.
         names: every module that ends here, outermost first (``layer2``, ``layer2.1``, ``layer2.1.relu``).
         shape: of the tensor, without the batch.
     """
@@ -31,7 +31,7 @@ class CutPoint:
 
 
 def cut_points(traced: fx.GraphModule) -> list[CutPoint]:
-    """The single-tensor points of a traced graph that a module's end names, in order; the last value is none."""
+    """The single-tensor points of a traced graph, in order; its last value is none."""
     names = _names_by_node(traced.graph)
     return [
         CutPoint(names[node][0], tuple(names[node]), shape_of(node) or ())
@@ -99,6 +99,7 @@ def node_named(traced: fx.GraphModule, name: str) -> fx.Node:
 
 
 def _names_by_node(graph: fx.Graph) -> dict[fx.Node, list[str]]:
+    """Every node's names, outermost first: the modules that end there, or the graph's own name of the call."""
     last: dict[str, fx.Node] = {}
     for node in calls(graph):
         own = [str(node.target)] if node.op == "call_module" else []
@@ -107,6 +108,9 @@ def _names_by_node(graph: fx.Graph) -> dict[fx.Node, list[str]]:
     names: dict[fx.Node, list[str]] = {}
     for path, node in sorted(last.items(), key=lambda item: item[0].count(".")):
         names.setdefault(node, []).append(path)
+    for node in calls(graph):
+        if node not in names and node.name not in last:
+            names[node] = [node.name]
     return names
 
 

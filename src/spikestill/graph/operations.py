@@ -105,7 +105,7 @@ def is_linear(traced: fx.GraphModule, node: fx.Node) -> bool:
     if _is_among(traced, node, LINEAR):
         return True
     given = [item for item in (*node.args, *node.kwargs.values()) if isinstance(item, fx.Node)]
-    signals = [item for item in given if "tensor_meta" in item.meta and item.op != "get_attr"]
+    signals = [item for item in given if "shape" in item.meta and item.op != "get_attr"]
     if not signals:
         return _is_among(traced, node, (*_INTEGRALS, *SCALINGS))
     if len(signals) > 1 or not _is_among(traced, node, SCALINGS):

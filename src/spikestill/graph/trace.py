@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 from spikestill.types import InputError
 
@@ -25,7 +24,8 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
         input_shape: of one image, ``(C, H, W)``.
 
     Raises:
-        InputError: if the model cannot be traced (control flow that depends on data), or does not run on this shape.
+        InputError: if the model cannot be traced (control flow that depends on data), takes more than one input, or
+            does not run on this shape.
     """
     if isinstance(model, fx.GraphModule):
         graph = fx.Graph()
@@ -41,12 +41,18 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
                 "replace what depends on the values of tensors, or wrap that part in a torch.nn module"
             ) from error
         _split_normalise_and_activate(traced)
+    inputs = [node.name for node in traced.graph.nodes if node.op == "placeholder" and not node.args]
+    if len(inputs) > 1:
+        raise InputError(f"{type(model).__name__} takes {len(inputs)} inputs ({', '.join(inputs)}): it must take one")
     _propagate_shapes(traced, input_shape)
     if _open_conv_mlps(traced):
         _propagate_shapes(traced, input_shape)
     for node in calls(traced.graph):
         _pass_by_position(node)
         _leave_batch_size_open(node)
+        if node.target == "view":
+            # The same values, in whatever layout they lie: channels_last maps have no flat view.
+            node.target = "reshape"
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
@@ -69,8 +75,8 @@ def scope_of(node: fx.Node) -> list[str]:
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     """The shape of a node's value without the batch; None for what is not a tensor."""
-    found: Any = node.meta.get("tensor_meta")
-    return tuple(found.shape[1:]) if hasattr(found, "shape") else None
+    found = node.meta.get("shape")
+    return None if found is None else found[1:]
 
 
 class _Tracer(fx.Tracer):
@@ -170,13 +176,13 @@ def _leave_batch_size_open(node: fx.Node) -> None:
         return
     source: Any = node.args[0]
     sizes: Any = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
-    before, after = (item.meta.get("tensor_meta") for item in (source, node))
-    if not sizes or not isinstance(sizes[0], fx.Node) or not before or not after or before.shape[0] != after.shape[0]:
+    before, after = (item.meta.get("shape") for item in (source, node))
+    if not sizes or not isinstance(sizes[0], fx.Node) or not before or not after or before[0] != after[0]:
         return
     if len(sizes) == 1:
-        rest = tuple(after.shape[1:])
+        rest = after[1:]
     else:
-        rest = tuple(after.shape[axis] if size == -1 else size for axis, size in enumerate(sizes) if axis > 0)
+        rest = tuple(after[axis] if size == -1 else size for axis, size in enumerate(sizes) if axis > 0)
     node.args = (source, (-1, *rest))
 
 
@@ -188,14 +194,21 @@ def _propagate_shapes(traced: fx.GraphModule, input_shape: Sequence[int]) -> Non
     try:
         traced.eval()
         with torch.no_grad():
-            ShapeProp(traced).propagate(image)
+            _ShapeRun(traced).run(image)
     except Exception as error:
-        cause = error.__cause__ or error
         shape = "x".join(str(size) for size in input_shape)
-        raise InputError(f"the model does not run on images of {shape}: {_first_line(cause)}") from error
+        raise InputError(f"the model does not run on images of {shape}: {_first_line(error)}") from error
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+class _ShapeRun(fx.Interpreter):
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, torch.Tensor):
+            n.meta["shape"] = tuple(result.shape)
+        return result
 
 
 def _first_line(error: BaseException) -> str:
