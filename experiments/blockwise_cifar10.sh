@@ -5,10 +5,12 @@
 #
 #   experiments/blockwise_cifar10.sh DATA OUT      e.g. parquet:../shared/data/cifar10-jpeg runs/cifar10-blockwise
 #
+# TEACHER=docs/results/cifar10-blockwise/teacher takes the committed teacher; else it is trained first, into OUT/teacher.
 # Every run that is finished is kept, one that was interrupted goes on where it was: say it again after any stop.
 set -euo pipefail
 data=$1
 out=$2
+teacher=${TEACHER:-$out/teacher}
 spikestill=${SPIKESTILL:-.venv/bin/spikestill}
 seeds=${SEEDS:-0 1 2}
 starts=${STARTS:-random teacher-weights}
@@ -27,10 +29,10 @@ train() { # OUT, then the words of the command
     fi
 }
 
-train "$out/teacher" train ann --model resnet20 --epochs "${TEACHER_EPOCHS:-30}"
+train "$teacher" train ann --model resnet20 --epochs "${TEACHER_EPOCHS:-30}"
 
 student() { # METHOD START GRADIENT SEED
-    local guide=(--teacher "$out/teacher" --initialise "$2" --teacher-precision bf16)
+    local guide=(--teacher "$teacher" --initialise "$2" --teacher-precision bf16)
     if [[ $1 == labels-only && $2 == random ]]; then guide=(); fi
     train "$out/$1-$2-$3-s$4" distill "$1" "${guide[@]}" --student resnet20 --timesteps 4 --gradient "$3" \
         --limit-train "$limit" --epochs "$epochs" --seed "$4"
@@ -49,4 +51,4 @@ if [[ $starts == *random* ]]; then
     done
 fi
 
-"$spikestill" compare --markdown "$out/teacher" "$out"/*-s*
+"$spikestill" compare --markdown "$teacher" "$out"/*-s*
