@@ -24,6 +24,7 @@ from spikestill.dynamics import (
 from spikestill.dynamics.multistep import backward_through_time, forward_through_time
 from spikestill.types import InputError
 from tests.reference.plain_neuron import hard_step, simulate
+from tests.reference.two_pass import next_sensitivity
 
 RESETS = ("soft", "hard")
 ORDERS = ("reset-then-leak", "leak-then-subtract")
@@ -205,14 +206,7 @@ def test_eligibility_is_the_printed_recursion(rule):
     for v, s in zip(potentials, spikes, strict=True):
         g = rule.surrogate.derivative(v - threshold, threshold)
         total = total + g * k
-        if rule.reset == "hard":
-            k = 1 + leak * k * (1 - s) if rule.detach_reset else 1 + leak * k * (1 - s - v * g)
-        elif rule.detach_reset:
-            k = 1 + leak * k
-        elif rule.order == "reset-then-leak":
-            k = 1 + leak * k * (1 - threshold * g)
-        else:
-            k = 1 + k * (leak - threshold * g)
+        k = next_sensitivity(k, rule, leak, threshold, v, s, g)
     ours, rate, eligibility = rate_forward(current, leak, threshold, timesteps, rule)
     assert torch.equal(ours, spikes)
     close(rate, spikes.mean(0), 1e-12)

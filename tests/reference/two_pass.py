@@ -21,11 +21,25 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from spikestill.dynamics import NeuronRule
 from spikestill.nn import LIF
 
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 DROPOUTS = (nn.Dropout, nn.Dropout2d)
 MAXIMA = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
+
+
+def next_sensitivity(
+    k: Tensor, rule: NeuronRule, leak: Tensor, threshold: Tensor, v: Tensor, spike: Tensor, g: Tensor
+) -> Tensor:
+    """``k_{t+1}`` from ``k_t``, by the table of methods 6."""
+    if rule.reset == "hard":
+        return 1 + leak * k * (1 - spike) if rule.detach_reset else 1 + leak * k * (1 - spike - v * g)
+    if rule.detach_reset:
+        return 1 + leak * k
+    if rule.order == "reset-then-leak":
+        return 1 + leak * k * (1 - threshold * g)
+    return 1 + k * (leak - threshold * g)
 
 
 def eligibility(currents: list[Tensor], neuron: LIF) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -46,14 +60,7 @@ def eligibility(currents: list[Tensor], neuron: LIF) -> tuple[list[Tensor], Tens
             previous = v - threshold * spike if rule.reset == "soft" else v * (1 - spike)
         g = rule.surrogate.derivative(v - threshold, threshold)
         total = total + g * k
-        if rule.reset == "hard":
-            k = 1 + leak * k * (1 - spike) if rule.detach_reset else 1 + leak * k * (1 - spike - v * g)
-        elif rule.detach_reset:
-            k = 1 + leak * k
-        elif rule.order == "reset-then-leak":
-            k = 1 + leak * k * (1 - threshold * g)
-        else:
-            k = 1 + k * (leak - threshold * g)
+        k = next_sensitivity(k, neuron.rule, leak, threshold, v, spike, g)
         spikes.append(spike)
     return spikes, torch.stack(spikes).mean(0), total / len(currents)
 

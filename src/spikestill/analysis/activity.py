@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spikestill.graph import SpikingNetwork
+from spikestill.graph import SpikingNetwork, evaluating
 from spikestill.types import InputError
 
 __all__ = ["Evaluation", "evaluate"]
@@ -62,17 +62,12 @@ def evaluate(
 
     correct = torch.zeros(len(wanted), dtype=torch.int64)
     images = 0
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
+    with evaluating(network):
         for batch, labels in batches:
             steps = network.unroll(batch, wanted[-1], observe=count).float()
             running = steps.cumsum(0)[torch.tensor(wanted, device=steps.device) - 1]
             correct += (running.argmax(-1) == labels).sum(1).cpu()
             images += len(labels)
-    finally:
-        for module, training in modes.items():
-            module.training = training
     if images == 0:
         raise InputError("there are no images to measure on")
     total = {name: float(value) for name, value in spikes.items()}

@@ -5,7 +5,7 @@ from spikestill.graph.cut import CutPoint, cut, cut_points, stage_points
 from spikestill.graph.fold import fold
 from spikestill.graph.network import SpikingNetwork, record
 from spikestill.graph.spiking import to_spiking
-from spikestill.graph.trace import trace
+from spikestill.graph.trace import evaluating, trace
 
 __all__ = [
     "CutPoint",
@@ -15,6 +15,7 @@ __all__ = [
     "check",
     "cut",
     "cut_points",
+    "evaluating",
     "fold",
     "record",
     "stage_points",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import fx, nn
 
 from spikestill.types import InputError
 
-__all__ = ["calls", "module_of", "scope_of", "shape_of", "trace"]
+__all__ = ["calls", "evaluating", "module_of", "scope_of", "shape_of", "trace"]
 
 
 def trace(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
@@ -56,6 +57,18 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode for a while; every module in it has its own mode back afterwards."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def calls(graph: fx.Graph) -> Iterator[fx.Node]:
@@ -189,18 +202,13 @@ def _leave_batch_size_open(node: fx.Node) -> None:
 def _propagate_shapes(traced: fx.GraphModule, input_shape: Sequence[int]) -> None:
     """Run two empty images through the graph, in evaluation mode, and note each value's shape."""
     parameter = next(traced.parameters(), torch.empty(0))
-    modes = {module: module.training for module in traced.modules()}
     image = torch.zeros((2, *input_shape), dtype=parameter.dtype, device=parameter.device)
     try:
-        traced.eval()
-        with torch.no_grad():
+        with evaluating(traced), torch.no_grad():
             _ShapeRun(traced).run(image)
     except Exception as error:
         shape = "x".join(str(size) for size in input_shape)
         raise InputError(f"the model does not run on images of {shape}: {_first_line(error)}") from error
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 class _ShapeRun(fx.Interpreter):

@@ -165,16 +165,13 @@ def _refuse_unfit(who: str, network: nn.Module, data: DataSet, device: torch.dev
     Raises:
         InputError: when it does not, or its classes are not the data's.
     """
-    training = network.training
-    network.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with graph.evaluating(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
             classes = network(torch.zeros(1, *data.input_shape, device=device)).shape[-1]
     except RuntimeError as error:
         raise InputError(
             f"the {who} does not take images {data.input_shape} (C, H, W) of {data.name}: {str(error).splitlines()[0]}"
         ) from error
-    network.train(training)
     if classes != data.num_classes:
         raise InputError(f"the {who} has {classes} classes, the data {data.name} has {data.num_classes}")
 
