@@ -5,8 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikestill.dynamics import Eligibility
-from spikestill.graph.rate_gradients import RateBatchNorm, RateConvolution, RateLinear, RateNeuron
+from spikestill.graph.rate_gradients import RateBatchNorm, RateConvolution, RateLinear
 
 
 def leaves(*shapes: tuple[int, ...]) -> list[Tensor]:
@@ -28,7 +27,7 @@ def test_linear_is_the_ordinary_layer(shape: tuple[int, ...], has_bias: bool) ->
     given = bias if has_bias else None
     output = functional.linear(rate, weight, given)
     inputs = [rate, weight, *([bias] if has_bias else [])]
-    assert_same_gradients(RateLinear.apply(rate, weight, given, output.detach()), output, inputs)
+    assert_same_gradients(RateLinear.apply(rate, weight, given, output.detach(), None), output, inputs)
 
 
 CONVOLUTIONS = {
@@ -77,31 +76,10 @@ def test_batch_norm_is_the_mean_over_time_of_the_normalised_sequence(shape: tupl
     assert_same_gradients(ours, theirs, [rate, *([weight, bias] if affine else [])])
 
 
-def test_neuron_multiplies_by_its_eligibilities() -> None:
-    current, leak, threshold = leaves((2, 3), (), ())
-    gains = [torch.randn(2, 3, dtype=torch.float64) for _ in range(3)]
-    rate = torch.rand(2, 3, dtype=torch.float64)
-    ours = RateNeuron.apply(current, leak, threshold, rate, Eligibility(*gains))
-    assert torch.equal(ours, rate)
-    delta = torch.randn(2, 3, dtype=torch.float64)
-    by_current, by_leak, by_threshold = torch.autograd.grad(ours, [current, leak, threshold], delta)
-    torch.testing.assert_close(by_current, delta * gains[0])
-    torch.testing.assert_close(by_leak, (delta * gains[1]).sum())
-    torch.testing.assert_close(by_threshold, (delta * gains[2]).sum())
-
-
-def test_neuron_with_fixed_parameters_has_a_gradient_by_its_current_alone() -> None:
-    current = torch.randn(2, 3, requires_grad=True)
-    fixed = torch.tensor(0.5)
-    ours = RateNeuron.apply(current, fixed, fixed, torch.rand(2, 3), Eligibility(torch.ones(2, 3)))
-    ours.sum().backward()
-    torch.testing.assert_close(current.grad, torch.ones(2, 3))
-
-
 def test_gradients_come_in_the_dtype_of_what_they_are_for() -> None:
     rate = torch.rand(2, 4, requires_grad=True)
     layer = nn.Linear(4, 3)
-    RateLinear.apply(rate, layer.weight, layer.bias, torch.zeros(2, 3, dtype=torch.bfloat16)).sum().backward()
+    RateLinear.apply(rate, layer.weight, layer.bias, torch.zeros(2, 3, dtype=torch.bfloat16), None).sum().backward()
     assert rate.grad is not None
     assert layer.weight.grad is not None
     assert rate.grad.dtype == layer.weight.grad.dtype == torch.float32

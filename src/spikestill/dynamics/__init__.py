@@ -1,11 +1,14 @@
 """The mathematics of spiking: pure functions of tensors, without modules and without state.
 
-``surrogate`` defines the gradients of the spike, ``neuron`` one time step of every neuron, ``multistep`` whole
-sequences with their two gradients (through time, and through rates), ``encoding`` how values become spikes.
+``surrogate`` defines the gradients of the spike, ``neuron`` one time step of every neuron, ``current`` what goes into
+them, ``multistep`` whole sequences with their two gradients (through time, and through rates), ``encoding`` how values
+become spikes. ``plain`` holds the passes over time as they are written in the papers; ``native`` (C++) and
+``triton_kernels`` hold the same passes, fused; ``backend`` chooses.
 """
 
+from spikestill.dynamics.current import Normalisation, Term, batch_moments, normalise, time_mean
 from spikestill.dynamics.encoding import poisson_spikes
-from spikestill.dynamics.multistep import Eligibility, rate_forward, spike_sequence, time_mean
+from spikestill.dynamics.multistep import Eligibility, rate_forward, rate_sequence, spike_sequence
 from spikestill.dynamics.neuron import NeuronRule
 from spikestill.dynamics.surrogate import ATan, Linear, Rectangular, Sigmoid, Surrogate, Triangle
 
@@ -14,12 +17,17 @@ __all__ = [
     "Eligibility",
     "Linear",
     "NeuronRule",
+    "Normalisation",
     "Rectangular",
     "Sigmoid",
     "Surrogate",
+    "Term",
     "Triangle",
+    "batch_moments",
+    "normalise",
     "poisson_spikes",
     "rate_forward",
+    "rate_sequence",
     "spike_sequence",
     "time_mean",
 ]

@@ -1,7 +1,7 @@
 """Neurons are independent of each other, so a layer of any shape is a row of them: ``[T, ...]`` as ``[T, N]``.
 
-One shape for all layers means that the compiled functions meet one rank and one stride pattern. The order of the
-neurons in that row is the order in which they lie in memory, so no layout (channels_last least of all) is copied.
+The order of the neurons in that row is the order in which they lie in memory, so no layout (channels_last least of all)
+is copied. What differs by channel finds its channel by two numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,30 @@ from typing import overload
 
 from torch import Tensor
 
-__all__ = ["Layout"]
+__all__ = ["Channels", "FlatTerm", "Layout"]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Neuron ``n`` of a row belongs to channel ``(n // inner) % count``."""
+
+    count: int
+    inner: int
+
+
+@dataclass(frozen=True)
+class FlatTerm:
+    """One summand of a current, as a row.
+
+    Attributes:
+        values: ``[T, N]``, or ``[1, N]`` where they are constant in time.
+        scale: ``[C]``, what they are multiplied by; None for a term that is taken as it is.
+        shift: ``[C]``, what is added to them after that; None with ``scale``.
+    """
+
+    values: Tensor
+    scale: Tensor | None = None
+    shift: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +56,14 @@ class Layout:
         sizes, strides = current.shape[1:], current.stride()[1:]
         order = tuple(sorted(range(len(sizes)), key=lambda axis: (-strides[axis], axis)))
         return cls(tuple(sizes[axis] for axis in order), order)
+
+    @property
+    def channels(self) -> Channels:
+        """Of steps ``[B, C, ...]``: where the axis after the batch lies in the row."""
+        if len(self.order) < 2:
+            return Channels(1, max(math.prod(self.shape), 1))
+        place = self.order.index(1)
+        return Channels(max(self.shape[place], 1), max(math.prod(self.shape[place + 1 :]), 1))
 
     def flat(self, tensor: Tensor) -> Tensor:
         """``[T, ...]`` as ``[T, N]``, ``[...]`` as ``[N]``; a view where the tensor lies in this layout."""

@@ -59,9 +59,9 @@ class NeuronRule:
             raise InputError(f"order must be 'reset-then-leak' or 'leak-then-subtract', not {self.order!r}")
 
     def fire(self, potential: Tensor, threshold: Tensor) -> Tensor:
-        """The spikes, 0 or 1, in the dtype of ``potential``."""
+        """The spikes, 0 or 1, in the dtype of ``potential``; not a number where the potential is not one."""
         fired = potential >= threshold if self.order == "reset-then-leak" else potential > threshold
-        return fired.to(potential.dtype)
+        return torch.where(potential.isnan(), potential, fired.to(potential.dtype))
 
     def carry(self, potential: Tensor, spike: Tensor, leak: Tensor, threshold: Tensor) -> Tensor:
         """What the neuron takes into the next time step."""

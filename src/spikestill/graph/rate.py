@@ -1,6 +1,6 @@
 """``rate``: a spiking graph as a training graph, spikes forward without autograd and the gradient through firing rates.
 
-Every value is a pair: its sequence ``[T*B, ...]``, outside autograd, and its rate ``[B, ...]``, the mean of that
+Every value is a pair: its sequence ``[T, B, ...]``, outside autograd, and its rate ``[B, ...]``, the mean of that
 sequence over time, inside it (methods 6; Yu et al. 2024). A linear layer is computed on the sequence alone: the rate is
 its mean, and its gradient needs only the rate that came in. Sequences are dropped as soon as the next layer has used
 them, so what stays for the backward pass is of one time step's size, whatever T is.
@@ -9,33 +9,55 @@ them, so what stays for the backward pass is of one time step's size, whatever T
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikestill.dynamics import time_mean
+from spikestill.dynamics import Term, normalise, time_mean
 from spikestill.graph.arguments import found_in, mapped
+from spikestill.graph.fusion import deferred_to_neurons, is_deferrable_norm, normalisation_of
 from spikestill.graph.operations import DROPOUTS, is_linear
-from spikestill.graph.rate_gradients import RateBatchNorm, RateConvolution, RateLinear, RateNeuron
+from spikestill.graph.rate_gradients import RateBatchNorm, RateConvolution, RateLinear
 from spikestill.nn import LIF
 
 __all__ = ["Pair", "RateRun"]
 
 
-@dataclass(frozen=True)
 class Pair:
-    """A value in the rate graph.
+    """A value in the rate graph: its ``sequence`` and its ``rate``.
 
-    Attributes:
-        sequence: ``[T*B, ...]`` without autograd; None where the value is the same at every step.
-        rate: ``[B, ...]`` with autograd; its mean over time.
+    Args:
+        sequence: ``[T, B, ...]`` without autograd; None where the value is the same at every step.
+        rate: ``[B, ...]`` with autograd, the mean of the sequence over time; or, for layers that are computed on the
+            sequence alone, the function that makes it of that mean. It is called where the rate is asked for.
     """
 
-    sequence: Tensor | None
-    rate: Tensor
+    def __init__(self, sequence: Tensor | None, rate: Tensor | Callable[[Tensor], Tensor]) -> None:
+        self.sequence, self._rate = sequence, rate
+
+    @property
+    def rate(self) -> Tensor:
+        """``[B, ...]`` with autograd."""
+        if not isinstance(self._rate, Tensor):
+            assert self.sequence is not None
+            self._rate = self._rate(time_mean(self.sequence))
+        return self._rate
+
+    def has_mean(self, mean: Tensor) -> None:
+        """Takes note of the mean over time, where another pass over the sequence has gathered it."""
+        if not isinstance(self._rate, Tensor):
+            self._rate = self._rate(mean)
+
+    def term(self) -> Term:
+        """The value as a summand of a neuron's current, of which the neuron reads the sequence alone."""
+        if self.sequence is None:
+            return Term(self.rate.detach().unsqueeze(0), rate=self.rate)
+        if isinstance(self._rate, Tensor):
+            return Term(self.sequence, rate=self._rate)
+        unread = self.sequence.new_full((), float("nan")).expand(self.sequence.shape[1:])
+        return Term(self.sequence, rate=self._rate(unread))
 
 
 class RateRun(fx.Interpreter):
@@ -50,6 +72,7 @@ class RateRun(fx.Interpreter):
     def __init__(self, body: fx.GraphModule, timesteps: int, taps: Mapping[fx.Node, str] | None = None) -> None:
         super().__init__(body)
         self.timesteps, self.taps = timesteps, taps or {}
+        self._deferred = deferred_to_neurons(body, self.taps)
         self.tapped: dict[str, Tensor] = {}
 
     def rate(self, encoded: Tensor) -> Tensor:
@@ -57,10 +80,11 @@ class RateRun(fx.Interpreter):
         if encoded.shape[0] == 1:
             return self.run(Pair(None, encoded[0])).rate
         mean = encoded.mean(0) if encoded.requires_grad else time_mean(encoded)
-        return self.run(Pair(encoded.detach().flatten(0, 1), mean)).rate
+        return self.run(Pair(encoded.detach(), mean)).rate
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: D102
         self._is_linear = n.op not in ("placeholder", "output", "get_attr") and is_linear(self.module, n)  # type: ignore[arg-type]
+        self._defers = n in self._deferred
         result = super().run_node(n)
         if n in self.taps:
             self.tapped[self.taps[n]] = result.rate
@@ -68,53 +92,49 @@ class RateRun(fx.Interpreter):
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102
         module = self.fetch_attr(str(target))
-        pair = args[0]
+        value = args[0]
         if isinstance(module, LIF):
-            return self._spike(module, pair)
-        if pair.sequence is None:
+            return Pair(*module.rate(_terms(value), self.timesteps))
+        if self._defers:
+            return [self._normalised(module, value)]
+        if value.sequence is None:
             return self._generic(module, args, kwargs)
         if isinstance(module, nn.Linear):
-            return self._linear(module, pair)
+            return self._counted(module, value, RateLinear)
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and RateConvolution.covers(module):
-            return self._convolve(module, pair)
-        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
-            return self._normalise(module, pair.sequence, pair.rate)
+            return self._counted(module, value, RateConvolution)
+        if is_deferrable_norm(module) and (module.training or module.running_mean is None):
+            term = self._normalised(module, value)
+            assert term.normalisation is not None
+            return Pair(normalise(term.sequence, term.normalisation), RateBatchNorm.apply(term.rate, *_numbers(term)))
         if isinstance(module, DROPOUTS) and module.training:
-            mask = module(torch.ones_like(pair.rate))
-            return Pair(self._masked(pair.sequence, mask), pair.rate * mask)
+            mask = module(torch.ones_like(value.rate))
+            return Pair(value.sequence * mask.to(value.sequence.dtype), value.rate * mask)
         return self._generic(module, args, kwargs)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102
+        if self._defers:
+            return [term for value in args for term in _terms(value)]
         return self._generic(target, args, kwargs)
 
     def call_method(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102
+        if self._defers:
+            return [term for value in args for term in _terms(value)]
         return self._generic(lambda value, *rest, **named: getattr(value, target)(*rest, **named), args, kwargs)
 
-    def _spike(self, neuron: LIF, pair: Pair) -> Pair:
-        current = pair.rate.unsqueeze(0) if pair.sequence is None else self._in_time(pair.sequence)
-        spikes, rate, eligibility = neuron.rate(current, self.timesteps)
-        rate = RateNeuron.apply(pair.rate, neuron.leak, neuron.threshold, rate.to(spikes.dtype), eligibility)
-        return Pair(spikes.flatten(0, 1), rate)
-
-    def _linear(self, module: nn.Linear, pair: Pair) -> Pair:
+    def _counted(self, module: Any, pair: Pair, layer: type[RateLinear | RateConvolution]) -> Pair:
+        """A linear layer: computed on the sequence alone."""
+        assert pair.sequence is not None
         with torch.no_grad():
-            sequence = module(pair.sequence)
-            mean = time_mean(self._in_time(sequence))
-        return Pair(sequence, RateLinear.apply(pair.rate, module.weight, module.bias, mean))
+            sequence = module(pair.sequence.flatten(0, 1)).unflatten(0, (self.timesteps, -1))
+        return Pair(sequence, lambda mean: layer.apply(pair.rate, module.weight, module.bias, mean, module))
 
-    def _convolve(self, module: Any, pair: Pair) -> Pair:
-        with torch.no_grad():
-            sequence = module(pair.sequence)
-            mean = time_mean(self._in_time(sequence))
-        return Pair(sequence, RateConvolution.apply(pair.rate, module.weight, module.bias, mean, module))
-
-    def _normalise(self, module: _BatchNorm, sequence: Tensor, rate: Tensor) -> Pair:
-        with torch.no_grad():
-            kept = (module.weight, module.bias, module.running_mean, module.running_var)
-            sequence, mean, inverse_deviation = torch.native_batch_norm(
-                sequence, *kept, True, _momentum(module), module.eps
-            )
-        return Pair(sequence, RateBatchNorm.apply(rate, module.weight, module.bias, mean, inverse_deviation))
+    def _normalised(self, module: _BatchNorm, pair: Pair) -> Term:
+        sequence = pair.rate.detach().unsqueeze(0) if pair.sequence is None else pair.sequence
+        normalisation, mean = normalisation_of(module, sequence)
+        if mean is not None:
+            pair.has_mean(mean)
+        return Term(sequence, normalisation, pair.rate)
 
     def _generic(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Any other operation: its value over all steps, its gradient that of the operation at the rates."""
@@ -139,27 +159,24 @@ class RateRun(fx.Interpreter):
     def _paired(self, by_step: Any, by_rate: Any) -> Any:
         if not isinstance(by_rate, Tensor):
             return by_step
+        sequence = by_step.unflatten(0, (self.timesteps, -1))
         if not self._is_linear:
-            mean = time_mean(self._in_time(by_step))
-            by_rate = by_rate + (mean - by_rate).detach()
-        return Pair(by_step, by_rate)
+            by_rate = by_rate + (time_mean(sequence) - by_rate).detach()
+        return Pair(sequence, by_rate)
 
     def _spread(self, pair: Pair) -> Tensor:
+        """All steps as one batch ``[T*B, ...]``."""
         if pair.sequence is not None:
-            return pair.sequence
+            return pair.sequence.flatten(0, 1)
         still = pair.rate.detach()
         return still.unsqueeze(0).expand(self.timesteps, *still.shape).flatten(0, 1)
 
-    def _in_time(self, sequence: Tensor) -> Tensor:
-        return sequence.unflatten(0, (self.timesteps, -1))
 
-    def _masked(self, sequence: Tensor, mask: Tensor) -> Tensor:
-        return (self._in_time(sequence) * mask.to(sequence.dtype)).flatten(0, 1)
+def _terms(value: Pair | list[Term]) -> list[Term]:
+    return value if isinstance(value, list) else [value.term()]
 
 
-def _momentum(module: _BatchNorm) -> float:
-    """The share of this batch in the running statistics; counts the batch, as the module's own forward does."""
-    if module.num_batches_tracked is None:
-        return 0.0
-    module.num_batches_tracked.add_(1)
-    return 1.0 / float(module.num_batches_tracked) if module.momentum is None else module.momentum
+def _numbers(term: Term) -> tuple[Tensor | None, ...]:
+    norm = term.normalisation
+    assert norm is not None
+    return norm.weight, norm.bias, norm.mean, norm.inverse_deviation

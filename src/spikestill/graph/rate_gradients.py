@@ -11,37 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikestill.dynamics import Eligibility
-
-__all__ = ["RateBatchNorm", "RateConvolution", "RateLinear", "RateNeuron"]
-
-
-class RateNeuron(torch.autograd.Function):
-    """A firing rate; its derivative by the input current is the eligibility E."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, current: Tensor, leak: Tensor, threshold: Tensor, rate: Tensor, eligibility: Eligibility
-    ) -> Tensor:
-        """``current`` and ``rate`` ``[B, ...]``; the value is ``rate``."""
-        ctx.eligibility, ctx.dtype = eligibility, current.dtype
-        return rate
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """``delta * E``, and its sums for the layer's leak and threshold."""
-        (delta,), eligibility = gradients, ctx.eligibility
-        by_current = (delta * eligibility.current).to(ctx.dtype) if ctx.needs_input_grad[0] else None
-        by_leak = None if eligibility.leak is None else (delta * eligibility.leak).sum()
-        by_threshold = None if eligibility.threshold is None else (delta * eligibility.threshold).sum()
-        return by_current, by_leak, by_threshold, None, None
+__all__ = ["RateBatchNorm", "RateConvolution", "RateLinear"]
 
 
 class RateLinear(torch.autograd.Function):
     """``y = r W^T + b`` with ``y`` counted already."""
 
     @staticmethod
-    def forward(ctx: Any, rate: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor) -> Tensor:
+    def forward(ctx: Any, rate: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor, module: Any) -> Tensor:
         """``rate [B, ..., inputs]``, ``weight [outputs, inputs]``; the value is ``output [B, ..., outputs]``."""
         ctx.save_for_backward(rate.to(output.dtype), weight)
         ctx.rate_dtype, ctx.has_bias = rate.dtype, bias is not None
@@ -55,7 +32,7 @@ class RateLinear(torch.autograd.Function):
         by_rate = (delta @ weight.to(delta.dtype)).to(ctx.rate_dtype) if ctx.needs_input_grad[0] else None
         by_weight = (rows.mT @ rate.flatten(0, -2)).to(weight.dtype) if ctx.needs_input_grad[1] else None
         by_bias = rows.sum(0).to(weight.dtype) if ctx.has_bias else None
-        return by_rate, by_weight, by_bias, None
+        return by_rate, by_weight, by_bias, None, None
 
 
 class RateConvolution(torch.autograd.Function):

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from spikestill.dynamics import Term
 from spikestill.graph.arguments import found_in, mapped
+from spikestill.graph.fusion import deferred_to_neurons, normalisation_of
 from spikestill.graph.operations import DROPOUTS
 from spikestill.nn import LIF
 
@@ -54,6 +56,7 @@ class SequenceRun(fx.Interpreter):
         super().__init__(body)
         self.timesteps, self.carries, self.observe, self.taps = timesteps, carries, observe, taps or {}
         self.tapped: dict[str, Tensor] = {}
+        self._deferred = deferred_to_neurons(body, self.taps)
 
     def sequence(self, encoded: Tensor) -> Tensor:
         """The output ``[T, B, ...]`` for an encoded input ``[T, B, ...]`` or, constant in time, ``[1, B, ...]``."""
@@ -61,6 +64,7 @@ class SequenceRun(fx.Interpreter):
         return self._in_time(self.run(Signal(encoded.flatten(0, 1), moves)))
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: D102
+        self._defers = n in self._deferred
         result = super().run_node(n)
         if n in self.taps:
             self.tapped[self.taps[n]] = self._in_time(result)
@@ -70,32 +74,45 @@ class SequenceRun(fx.Interpreter):
         module = self.fetch_attr(str(target))
         if isinstance(module, LIF):
             return self._spike(str(target), module, args[0])
+        if self._defers:
+            sequence = self._steps(args[0])
+            return [Term(sequence, normalisation_of(module, sequence.detach())[0])]
         if isinstance(module, DROPOUTS) and module.training and args[0].moves:
             signal = args[0]
             return Signal(drop_one_mask(module, signal.value.unflatten(0, (self.timesteps, -1))).flatten(0, 1), True)
         return over_signals(module, args, kwargs, self.timesteps)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102
+        if self._defers:
+            return [term for value in args for term in self._terms(value)]
         return over_signals(target, args, kwargs, self.timesteps)
 
     def call_method(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102
+        if self._defers:
+            return [term for value in args for term in self._terms(value)]
         return over_signals(
             lambda value, *rest, **named: getattr(value, target)(*rest, **named), args, kwargs, self.timesteps
         )
 
-    def _spike(self, name: str, neuron: LIF, signal: Signal) -> Signal:
-        current = signal.value.unflatten(0, (self.timesteps, -1)) if signal.moves else signal.value.unsqueeze(0)
+    def _spike(self, name: str, neuron: LIF, value: Signal | list[Term]) -> Signal:
         carry = None if self.carries is None else self.carries.get(name)
-        spikes, last = neuron.run(current, self.timesteps, carry)
+        spikes, last = neuron.run(self._terms(value), self.timesteps, carry)
         if self.carries is not None:
             self.carries[name] = last
         if self.observe is not None:
             self.observe(name, spikes.detach())
         return Signal(spikes.flatten(0, 1), True)
 
+    def _terms(self, value: Signal | list[Term]) -> list[Term]:
+        return value if isinstance(value, list) else [Term(self._steps(value))]
+
+    def _steps(self, signal: Signal) -> Tensor:
+        """``[T, B, ...]``, or ``[1, B, ...]`` for what does not move."""
+        return signal.value.unflatten(0, (self.timesteps, -1)) if signal.moves else signal.value.unsqueeze(0)
+
     def _in_time(self, signal: Signal) -> Tensor:
         if signal.moves:
-            return signal.value.unflatten(0, (self.timesteps, -1))
+            return self._steps(signal)
         return signal.value.unsqueeze(0).expand(self.timesteps, *signal.value.shape)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from spikestill.dynamics import Eligibility, NeuronRule, Sigmoid, Surrogate, rate_forward, spike_sequence
+from spikestill.dynamics import NeuronRule, Sigmoid, Surrogate, Term, rate_sequence, spike_sequence
 from spikestill.dynamics.neuron import Order, Reset
 from spikestill.types import InputError, unknown_name
 
@@ -97,21 +97,16 @@ class LIF(nn.Module):
         """
         return self.run(current, timesteps, carry)[0]
 
-    def run(self, current: Tensor, timesteps: int | None = None, carry: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As :meth:`forward`, together with the carry ``[B, ...]`` after the last step."""
-        return spike_sequence(current, self.leak, self.threshold, timesteps or current.shape[0], self.rule, carry)
+    def run(
+        self, current: Tensor | Sequence[Term], timesteps: int | None = None, carry: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, of terms too, together with the carry ``[B, ...]`` after the last step."""
+        steps = timesteps or _steps(current)
+        return spike_sequence(current, self.leak, self.threshold, steps, self.rule, carry)
 
-    def rate(self, current: Tensor, timesteps: int | None = None) -> tuple[Tensor, Tensor, Eligibility]:
-        """Spikes ``[T, B, ...]``, firing rate ``[B, ...]`` and its derivatives, without autograd (methods 6)."""
-        return rate_forward(
-            current.detach(),
-            self.leak.detach(),
-            self.threshold.detach(),
-            timesteps or current.shape[0],
-            self.rule,
-            "leak" in self.learn,
-            "threshold" in self.learn,
-        )
+    def rate(self, current: Tensor | Sequence[Term], timesteps: int | None = None) -> tuple[Tensor, Tensor]:
+        """Spikes ``[T, B, ...]`` outside autograd, and their firing rate ``[B, ...]`` inside it (methods 6)."""
+        return rate_sequence(current, self.leak, self.threshold, timesteps or _steps(current), self.rule)
 
     def extra_repr(self) -> str:  # noqa: D102
         leak, threshold = self.leak.item(), self.threshold.item()
@@ -134,6 +129,10 @@ class IF(LIF):
         if "leak" in learn:
             raise InputError("an IF neuron has no leak to learn: use LIF with leak=0.99")
         super().__init__(1.0, threshold, reset, order, detach_reset, surrogate, learn)
+
+
+def _steps(current: Tensor | Sequence[Term]) -> int:
+    return len(current) if isinstance(current, Tensor) else max(len(term.sequence) for term in current)
 
 
 class _Positive(nn.Module):

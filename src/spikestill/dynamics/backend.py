@@ -1,0 +1,42 @@
+"""Who does the passes over a layer: fused kernels where the device has them, else the plain functions, their oracle.
+
+A backend is a module with the functions of ``plain.py``: ``spikes``, ``spikes_backward``, ``rate``, ``moments``,
+``time_mean``, ``products`` and ``affine``. ``SPIKESTILL_KERNELS=plain`` in the environment takes the plain ones
+everywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikestill.dynamics import native, plain
+from spikestill.dynamics.neuron import NeuronRule
+
+__all__ = ["passes_for"]
+
+
+def passes_for(sequence: Tensor, rule: NeuronRule | None = None) -> Any:
+    """The backend for sequences like this one and, where neurons are in play, for their rule."""
+    if os.environ.get("SPIKESTILL_KERNELS") == "plain" or torch.compiler.is_compiling():
+        return plain
+    if sequence.device.type == "cpu" and native.covers(sequence.dtype, rule):
+        return native
+    if sequence.device.type == "cuda":
+        kernels = _triton_kernels()
+        if kernels is not None and kernels.covers(sequence.dtype, rule):
+            return kernels
+    return plain
+
+
+@functools.cache
+def _triton_kernels() -> ModuleType | None:
+    if importlib.util.find_spec("triton") is None:
+        return None
+    return importlib.import_module("spikestill.dynamics.triton_kernels")

@@ -1,0 +1,93 @@
+"""The input current of a layer of neurons: a sum of terms, each as it left its convolution, or batch-normalised.
+
+A neuron reads its current once. So BatchNorm before a neuron, and the sum of a residual block, are not computed on
+their own: the layer before hands on its output and the normalisation's numbers, and the pass over time of the neurons
+scales, shifts and adds on the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikestill.dynamics.backend import passes_for
+from spikestill.dynamics.layout import Layout
+
+__all__ = ["Normalisation", "Term", "batch_moments", "normalise", "time_mean"]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """``(x - mean) * inverse_deviation * weight + bias``, each ``[C]``.
+
+    Attributes:
+        mean: in float32, or float64 for a float64 sequence.
+        inverse_deviation: ``(variance + eps) ** -0.5``.
+        weight: None for 1.
+        bias: None for 0.
+        of_batch: whether mean and deviation are those of the sequence itself, so that gradients flow through them.
+    """
+
+    mean: Tensor
+    inverse_deviation: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    of_batch: bool
+
+    @property
+    def scale(self) -> Tensor:
+        """The factor of a value ``[C]``, without autograd."""
+        return self.inverse_deviation if self.weight is None else self.inverse_deviation * self.weight.detach()
+
+    @property
+    def shift(self) -> Tensor:
+        """What is added to the scaled value ``[C]``, without autograd."""
+        shift = -self.mean * self.scale
+        return shift if self.bias is None else shift + self.bias.detach()
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of a current.
+
+    Attributes:
+        sequence: ``[T, B, C, ...]``, or ``[1, B, C, ...]`` where it is constant in time.
+        normalisation: is applied to it; None for a term that is taken as it is.
+        rate: ``[B, C, ...]``, the mean of ``sequence`` over time and the way of the gradient under rate-based
+            backpropagation; None through time, where ``sequence`` itself is in autograd.
+    """
+
+    sequence: Tensor
+    normalisation: Normalisation | None = None
+    rate: Tensor | None = None
+
+
+@torch.no_grad()
+def batch_moments(sequence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance ``[C]`` over time, batch and space of ``[T, B, C, ...]``, and its mean over time.
+
+    The moments are in float32 (float64 for float64), the mean over time ``[B, C, ...]`` in the sequence's dtype.
+    """
+    layout = Layout.of(sequence)
+    mean, variance, over_time = passes_for(sequence).moments(layout.flat(sequence), layout.channels)
+    return mean, variance, layout.restore(over_time)
+
+
+@torch.no_grad()
+def time_mean(sequence: Tensor) -> Tensor:
+    """The mean over time of ``[T, ...]``, without autograd and in the memory layout of one step.
+
+    It is added up in float32 (float64 for float64) and comes in the sequence's dtype.
+    """
+    layout = Layout.of(sequence)
+    return layout.restore(passes_for(sequence).time_mean(layout.flat(sequence)))
+
+
+@torch.no_grad()
+def normalise(sequence: Tensor, normalisation: Normalisation) -> Tensor:
+    """The normalised sequence ``[T, B, C, ...]``, in its dtype and without autograd."""
+    layout = Layout.of(sequence)
+    flat = layout.flat(sequence)
+    return layout.restore(passes_for(sequence).affine(flat, normalisation.scale, normalisation.shift, layout.channels))

@@ -1,0 +1,309 @@
+"""The passes over a layer as compiled C++ (``kernels.cpp``), for float32 and bfloat16 on the CPU.
+
+The source is compiled at the first use of a neuron rule, in seconds, and kept in the user's cache folder. Where there
+is no compiler, the plain functions serve, and that is said once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikestill.dynamics.layout import Channels, FlatTerm
+from spikestill.dynamics.neuron import NeuronRule
+from spikestill.dynamics.surrogate import ATan, Linear, Rectangular, Sigmoid, Triangle
+
+__all__ = ["affine", "covers", "moments", "products", "rate", "spikes", "spikes_backward", "time_mean"]
+
+_log = logging.getLogger("spikestill")
+
+_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_SURROGATES = (ATan, Linear, Rectangular, Sigmoid, Triangle)
+_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+_MACHINE_FLAGS = (
+    ("-march=native", "-mprefer-vector-width=512", "-fopenmp"),
+    ("-march=native", "-fopenmp"),
+    ("-march=native",),
+    (),
+)
+"""Tried in turn: not every compiler knows this processor, or OpenMP."""
+
+
+def covers(dtype: torch.dtype, rule: NeuronRule | None = None) -> bool:
+    """Whether these kernels serve sequences of this dtype and neurons of this rule on this machine."""
+    rule = rule or NeuronRule()
+    known = type(rule) is NeuronRule and type(rule.surrogate) in _SURROGATES
+    return dtype in _NAMES and known and _library(rule) is not None
+
+
+def spikes(
+    terms: Sequence[FlatTerm],
+    channels: Channels,
+    carry: Tensor | None,
+    leak: Tensor,
+    threshold: Tensor,
+    timesteps: int,
+    rule: NeuronRule,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`plain.spikes`."""
+    like = terms[0].values
+    out, last = like.new_empty(timesteps, like.shape[1]), _row(like)
+    arguments = _Arguments(terms, channels, timesteps)
+    _call("spikes", like, rule, *arguments.terms, arguments.shape, _neuron(rule, leak, threshold), carry, out, last)
+    return out, last
+
+
+def spikes_backward(
+    by_spikes: Tensor,
+    by_last: Tensor | None,
+    terms: Sequence[FlatTerm],
+    channels: Channels,
+    carry: Tensor | None,
+    leak: Tensor,
+    threshold: Tensor,
+    timesteps: int,
+    rule: NeuronRule,
+    learn: bool,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """As :func:`plain.spikes_backward`."""
+    like = terms[0].values
+    by_spikes = by_spikes.contiguous()
+    by_last = None if by_last is None else by_last.contiguous()
+    by_current, by_carry = like.new_empty(timesteps, like.shape[1]), _row(like)
+    by_parameters = torch.zeros(2, dtype=torch.float64) if learn else None
+    arguments = _Arguments(terms, channels, timesteps)
+    neuron = _neuron(rule, leak, threshold)
+    outputs = (by_current, by_carry, by_parameters)
+    _call("spikes_backward", like, rule, by_spikes, by_last, *arguments.terms, arguments.shape, neuron, carry, *outputs)
+    by_leak, by_threshold = (None, None) if by_parameters is None else by_parameters.float().unbind()
+    return by_current, by_carry, by_leak, by_threshold
+
+
+def rate(
+    terms: Sequence[FlatTerm],
+    channels: Channels,
+    leak: Tensor,
+    threshold: Tensor,
+    timesteps: int,
+    rule: NeuronRule,
+    learn: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """As :func:`plain.rate`."""
+    like = terms[0].values
+    out, counted, by_current = like.new_empty(timesteps, like.shape[1]), torch.empty_like(like[0]), _row(like)
+    by_leak, by_threshold = (_row(like), _row(like)) if learn else (None, None)
+    arguments = _Arguments(terms, channels, timesteps)
+    outputs = (out, counted, by_current, by_leak, by_threshold)
+    _call("rate", like, rule, *arguments.terms, arguments.shape, _neuron(rule, leak, threshold), *outputs)
+    return outputs
+
+
+def moments(values: Tensor, channels: Channels) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`plain.moments`; the sums are of distances from a channel's first value, so that none is large."""
+    values = values.contiguous()
+    count, inner = channels.count, channels.inner
+    pivot = values[0, : count * inner : inner].float().contiguous()
+    sums, over_time = torch.zeros(2, count, dtype=torch.float64), torch.empty_like(values[0])
+    _call("moments", values, None, values, _shape(values, channels), pivot, sums, over_time)
+    mean, square = (sums / (values.numel() / count)).unbind()
+    return (mean + pivot).float(), (square - mean * mean).clamp_(min=0).float(), over_time
+
+
+def time_mean(values: Tensor) -> Tensor:
+    """As :func:`plain.time_mean`."""
+    return moments(values, Channels(1, max(values.shape[1], 1)))[2]
+
+
+def products(
+    delta: Tensor, factor: Tensor | None, values: Tensor | None, mean: Tensor | None, channels: Channels
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`plain.products`."""
+    delta = delta.contiguous()
+    values = None if values is None else values.contiguous()
+    product = delta if factor is None else torch.empty_like(delta)
+    sums = torch.zeros(2, 0 if values is None else channels.count, dtype=torch.float64)
+    written = None if factor is None else product
+    _call("products", delta, None, delta, factor, values, mean, _shape(delta, channels), written, sums)
+    by_channel = sums.float()
+    return product, by_channel[0], by_channel[1]
+
+
+def affine(
+    values: Tensor,
+    slope: Tensor,
+    shift: Tensor,
+    channels: Channels,
+    addend: Tensor | None = None,
+    scale: Tensor | None = None,
+) -> Tensor:
+    """As :func:`plain.affine`."""
+    values = values.contiguous()
+    addend = None if addend is None else addend.contiguous()
+    result = torch.empty_like(values)
+    tables = [None if table is None else table.float().contiguous() for table in (scale, slope, shift)]
+    _call("affine", values, None, addend, tables[0], values, *tables[1:], _shape(values, channels), result)
+    return result
+
+
+# ------------------------------------------------------------------------------------------------------ calling C++
+
+
+class _Term(ctypes.Structure):
+    _fields_ = [
+        ("values", ctypes.c_void_p),
+        ("steps", ctypes.c_int64),
+        ("scale", ctypes.c_void_p),
+        ("shift", ctypes.c_void_p),
+    ]
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [
+        ("timesteps", ctypes.c_int64),
+        ("neurons", ctypes.c_int64),
+        ("channels", ctypes.c_int64),
+        ("inner", ctypes.c_int64),
+    ]
+
+
+class _Neuron(ctypes.Structure):
+    _fields_ = [("leak", ctypes.c_float), ("threshold", ctypes.c_float), ("parameter", ctypes.c_float)]
+
+
+class _Arguments:
+    """The terms and the shape as C structures; holds what they point to for as long as the call runs."""
+
+    def __init__(self, terms: Sequence[FlatTerm], channels: Channels, timesteps: int) -> None:
+        self._held: list[Tensor] = []
+        array = (_Term * len(terms))(*(self._term(term) for term in terms))
+        self.terms = (ctypes.byref(array), len(terms))
+        self.shape = _Shape(timesteps, terms[0].values.shape[1], channels.count, channels.inner)
+
+    def _term(self, term: FlatTerm) -> _Term:
+        scale, shift = (None if table is None else table.float() for table in (term.scale, term.shift))
+        return _Term(self._address(term.values), len(term.values), self._address(scale), self._address(shift))
+
+    def _address(self, tensor: Tensor | None) -> int | None:
+        if tensor is None:
+            return None
+        self._held.append(tensor.contiguous())
+        return self._held[-1].data_ptr()
+
+
+def _call(name: str, like: Tensor, rule: NeuronRule | None, *arguments: Any) -> None:
+    """Calls a pass for tensors like this one: tensors go by address, structures by reference."""
+    function = getattr(_library(rule or NeuronRule()), f"{name}_{_NAMES[like.dtype]}")
+    function(*(_as_c(argument) for argument in arguments), torch.get_num_threads())
+
+
+def _as_c(argument: Any) -> Any:
+    if isinstance(argument, Tensor):
+        assert argument.is_contiguous()
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.byref(argument) if isinstance(argument, ctypes.Structure) else argument
+
+
+def _shape(values: Tensor, channels: Channels) -> _Shape:
+    return _Shape(*values.shape, channels.count, channels.inner)
+
+
+def _neuron(rule: NeuronRule, leak: Tensor, threshold: Tensor) -> _Neuron:
+    parameter = getattr(rule.surrogate, fields(rule.surrogate)[0].name)
+    return _Neuron(leak.item(), threshold.item(), parameter)
+
+
+def _row(like: Tensor) -> Tensor:
+    return torch.empty(like.shape[1], dtype=torch.float32)
+
+
+# -------------------------------------------------------------------------------------------------------- compiling
+
+
+@functools.cache
+def _library(rule: NeuronRule) -> ctypes.CDLL | None:
+    """The kernels for a rule, whatever its surrogate's parameter; None where they cannot be compiled."""
+    return _built(
+        f"-DHARD={int(rule.reset == 'hard')}",
+        f"-DLEAK_FIRST={int(rule.order == 'leak-then-subtract')}",
+        f"-DDETACH={int(rule.detach_reset)}",
+        f"-DSURROGATE_{type(rule.surrogate).__name__}",
+    )
+
+
+@functools.cache
+def _built(*definitions: str) -> ctypes.CDLL | None:
+    source = resources.files("spikestill.dynamics").joinpath("kernels.cpp").read_bytes()
+    compiler = _compiler()
+    if compiler is None:
+        return None
+    key = (source, definitions, _FLAGS, compiler, platform.machine(), _processor())
+    path = _cache_folder() / f"kernels-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.so"
+    try:
+        if not path.exists():
+            _compile(compiler, source, definitions, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.CalledProcessError) as error:
+        _say_plain(f"the kernels cannot be compiled ({error})")
+        return None
+
+
+def _compile(compiler: str, source: bytes, definitions: Sequence[str], path: Path) -> None:
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        built = Path(folder) / path.name
+        for machine in _MACHINE_FLAGS:
+            command = [compiler, *_FLAGS, *machine, *definitions, "-x", "c++", "-", "-o", str(built)]
+            result = subprocess.run(command, input=source, capture_output=True, check=False)
+            if result.returncode == 0:
+                break
+        result.check_returncode()
+        built.replace(path)
+    _log.info("compiled the kernels of a neuron in %.1f s", time.perf_counter() - started)
+
+
+@functools.cache
+def _compiler() -> str | None:
+    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")
+    if compiler is None:
+        _say_plain("no C++ compiler found")
+    return compiler
+
+
+@functools.cache
+def _say_plain(reason: str) -> None:
+    _log.warning("%s: neurons run on plain torch operations, several times slower (install g++)", reason)
+
+
+@functools.cache
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    folder = (Path(base) if base else Path.home() / ".cache") / "spikestill"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="spikestill-"))
+    return folder if os.access(folder, os.W_OK) else Path(tempfile.mkdtemp(prefix="spikestill-"))
+
+
+def _processor() -> str:
+    """What -march=native looks at: a home folder may be shared by machines that differ."""
+    try:
+        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+    except (OSError, StopIteration):
+        return platform.processor()
