@@ -57,11 +57,13 @@ class Term:
         normalisation: is applied to it; None for a term that is taken as it is.
         rate: ``[B, C, ...]``, the mean of ``sequence`` over time and the way of the gradient under rate-based
             backpropagation; None through time, where ``sequence`` itself is in autograd.
+        is_spare: whether nobody else reads the sequence, so that spikes may take its place in memory.
     """
 
     sequence: Tensor
     normalisation: Normalisation | None = None
     rate: Tensor | None = None
+    is_spare: bool = False
 
 
 @torch.no_grad()

@@ -289,7 +289,8 @@ void spikes_backward(const X* by_spikes, const float* by_last, const Term<X>* te
     index T = shape.timesteps;
     by_blocks(shape.neurons, T, threads, by_parameters ? 2 : 0, by_parameters, [&](index first, index n, double* sums) {
         typename Current<X>::Block block;
-        std::vector<float> potentials(T * BLOCK);
+        thread_local std::vector<float> potentials;
+        potentials.resize(T * BLOCK);
         float c[BLOCK], s[BLOCK], g[BLOCK], by_leak[BLOCK], by_threshold[BLOCK];
         current.open(block, first, n);
         if (carry) load(carry + first, c, n);

@@ -31,11 +31,13 @@ class FlatTerm:
         values: ``[T, N]``, or ``[1, N]`` where they are constant in time.
         scale: ``[C]``, what they are multiplied by; None for a term that is taken as it is.
         shift: ``[C]``, what is added to them after that; None with ``scale``.
+        is_spare: whether a pass may write over the values.
     """
 
     values: Tensor
     scale: Tensor | None = None
     shift: Tensor | None = None
+    is_spare: bool = False
 
 
 @dataclass(frozen=True)

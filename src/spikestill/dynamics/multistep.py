@@ -137,6 +137,7 @@ class _SpikeSequence(torch.autograd.Function):
         spikes, last = passes_for(terms[0].sequence, rule).spikes(_flat(terms, layout), *arguments)
         ctx.save_for_backward(carry, leak, threshold, *sequences)
         ctx.normalisations, ctx.timesteps, ctx.rule, ctx.layout = normalisations, timesteps, rule, layout
+        ctx.set_materialize_grads(False)
         return layout.restore(spikes), layout.restore(last)
 
     @staticmethod
@@ -145,16 +146,20 @@ class _SpikeSequence(torch.autograd.Function):
         layout, needs = ctx.layout, ctx.needs_input_grad
         terms = [Term(*pair) for pair in zip(sequences, ctx.normalisations, strict=True)]
         flat = _flat(terms, layout)
+        if by_spikes is None:
+            by_spikes = flat[0].values.new_zeros(ctx.timesteps, flat[0].values.shape[1])
+        else:
+            by_spikes = layout.flat(by_spikes)
         arguments = (layout.channels, _flat_carry(carry, layout), leak, threshold, ctx.timesteps, ctx.rule)
         by_current, by_carry, by_leak, by_threshold = passes_for(sequences[0], ctx.rule).spikes_backward(
-            layout.flat(by_spikes), layout.flat(by_last), flat, *arguments, needs[2] or needs[3]
+            by_spikes, _flat_carry(by_last, layout), flat, *arguments, needs[2] or needs[3]
         )
         by_terms: list[Tensor | None] = []
         for normalisation, row in zip(ctx.normalisations, flat, strict=True):
             is_constant = len(row.values) < ctx.timesteps
-            delta = (
-                by_current.sum(0, keepdim=True, dtype=by_last.dtype).to(by_current.dtype) if is_constant else by_current
-            )
+            delta = by_current
+            if is_constant:
+                delta = by_current.sum(0, keepdim=True, dtype=by_carry.dtype).to(by_current.dtype)
             _, by_values, *by_learned = _through(normalisation, delta, None, row.values, layout)
             by_terms += [layout.restore(by_values), *by_learned]
         return (
@@ -258,7 +263,8 @@ def _flat(terms: Sequence[Term], layout: Layout) -> list[FlatTerm]:
     flat = []
     for term in terms:
         values, norm = layout.flat(term.sequence).to(dtype), term.normalisation
-        flat.append(FlatTerm(values) if norm is None else FlatTerm(values, norm.scale, norm.shift))
+        scale, shift = (None, None) if norm is None else (norm.scale, norm.shift)
+        flat.append(FlatTerm(values, scale, shift, term.is_spare))
     return flat
 
 

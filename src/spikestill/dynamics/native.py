@@ -63,7 +63,7 @@ def spikes(
 ) -> tuple[Tensor, Tensor]:
     """As :func:`plain.spikes`."""
     like = terms[0].values
-    out, last = like.new_empty(timesteps, like.shape[1]), _row(like)
+    out, last = _place_for_spikes(terms, timesteps), _row(like)
     arguments = _Arguments(terms, channels, timesteps)
     _call("spikes", like, rule, *arguments.terms, arguments.shape, _neuron(rule, leak, threshold), carry, out, last)
     return out, last
@@ -106,7 +106,7 @@ def rate(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """As :func:`plain.rate`."""
     like = terms[0].values
-    out, counted, by_current = like.new_empty(timesteps, like.shape[1]), torch.empty_like(like[0]), _row(like)
+    out, counted, by_current = _place_for_spikes(terms, timesteps), torch.empty_like(like[0]), _row(like)
     by_leak, by_threshold = (_row(like), _row(like)) if learn else (None, None)
     arguments = _Arguments(terms, channels, timesteps)
     outputs = (out, counted, by_current, by_leak, by_threshold)
@@ -226,6 +226,14 @@ def _shape(values: Tensor, channels: Channels) -> _Shape:
 def _neuron(rule: NeuronRule, leak: Tensor, threshold: Tensor) -> _Neuron:
     parameter = getattr(rule.surrogate, fields(rule.surrogate)[0].name)
     return _Neuron(leak.item(), threshold.item(), parameter)
+
+
+def _place_for_spikes(terms: Sequence[FlatTerm], timesteps: int) -> Tensor:
+    """``[T, N]``: over a spare term's, since a pass has read a block's step before it writes its spikes."""
+    for term in terms:
+        if term.is_spare and len(term.values) == timesteps and term.values.is_contiguous():
+            return term.values
+    return terms[0].values.new_empty(timesteps, terms[0].values.shape[1])
 
 
 def _row(like: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from spikestill.dynamics import Normalisation, batch_moments
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF
 
-__all__ = ["deferred_to_neurons", "is_deferrable_norm", "normalisation_of"]
+__all__ = ["deferred_to_neurons", "has_one_reader", "is_deferrable_norm", "normalisation_of"]
 
 _SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 
@@ -33,6 +33,12 @@ def deferred_to_neurons(body: fx.GraphModule, kept: Collection[fx.Node] = ()) ->
         if is_deferrable_norm(module_of(body, node)) or (_is_sum_of_two(node) and not _is_in_sum(node, deferred)):
             deferred.add(node)
     return frozenset(deferred)
+
+
+def has_one_reader(body: fx.GraphModule, node: fx.Node, kept: Collection[fx.Node] = ()) -> bool:
+    """Whether a node's value is read by one operation alone, so that this one may write over it."""
+    module = module_of(body, node)
+    return len(node.users) == 1 and node not in kept and module is not None and not module._forward_hooks
 
 
 def is_deferrable_norm(module: nn.Module | None) -> bool:

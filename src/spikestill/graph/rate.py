@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikestill.dynamics import Term, normalise, time_mean
 from spikestill.graph.arguments import found_in, mapped
-from spikestill.graph.fusion import deferred_to_neurons, is_deferrable_norm, normalisation_of
+from spikestill.graph.fusion import deferred_to_neurons, has_one_reader, is_deferrable_norm, normalisation_of
 from spikestill.graph.operations import DROPOUTS, is_linear
 from spikestill.graph.rate_gradients import RateBatchNorm, RateConvolution, RateLinear
 from spikestill.nn import LIF
@@ -32,10 +32,13 @@ class Pair:
         sequence: ``[T, B, ...]`` without autograd; None where the value is the same at every step.
         rate: ``[B, ...]`` with autograd, the mean of the sequence over time; or, for layers that are computed on the
             sequence alone, the function that makes it of that mean. It is called where the rate is asked for.
+        is_spare: whether the one that reads the sequence may write over it.
     """
 
-    def __init__(self, sequence: Tensor | None, rate: Tensor | Callable[[Tensor], Tensor]) -> None:
-        self.sequence, self._rate = sequence, rate
+    def __init__(
+        self, sequence: Tensor | None, rate: Tensor | Callable[[Tensor], Tensor], is_spare: bool = False
+    ) -> None:
+        self.sequence, self._rate, self.is_spare = sequence, rate, is_spare
 
     @property
     def rate(self) -> Tensor:
@@ -55,9 +58,9 @@ class Pair:
         if self.sequence is None:
             return Term(self.rate.detach().unsqueeze(0), rate=self.rate)
         if isinstance(self._rate, Tensor):
-            return Term(self.sequence, rate=self._rate)
+            return Term(self.sequence, None, self._rate, self.is_spare)
         unread = self.sequence.new_full((), float("nan")).expand(self.sequence.shape[1:])
-        return Term(self.sequence, rate=self._rate(unread))
+        return Term(self.sequence, None, self._rate(unread), self.is_spare)
 
 
 class RateRun(fx.Interpreter):
@@ -84,7 +87,7 @@ class RateRun(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: D102
         self._is_linear = n.op not in ("placeholder", "output", "get_attr") and is_linear(self.module, n)  # type: ignore[arg-type]
-        self._defers = n in self._deferred
+        self._defers, self._node = n in self._deferred, n
         result = super().run_node(n)
         if n in self.taps:
             self.tapped[self.taps[n]] = result.rate
@@ -127,14 +130,15 @@ class RateRun(fx.Interpreter):
         assert pair.sequence is not None
         with torch.no_grad():
             sequence = module(pair.sequence.flatten(0, 1)).unflatten(0, (self.timesteps, -1))
-        return Pair(sequence, lambda mean: layer.apply(pair.rate, module.weight, module.bias, mean, module))
+        is_spare = has_one_reader(self.module, self._node, self.taps)  # type: ignore[arg-type]
+        return Pair(sequence, lambda mean: layer.apply(pair.rate, module.weight, module.bias, mean, module), is_spare)
 
     def _normalised(self, module: _BatchNorm, pair: Pair) -> Term:
         sequence = pair.rate.detach().unsqueeze(0) if pair.sequence is None else pair.sequence
         normalisation, mean = normalisation_of(module, sequence)
         if mean is not None:
             pair.has_mean(mean)
-        return Term(sequence, normalisation, pair.rate)
+        return Term(sequence, normalisation, pair.rate, pair.is_spare)
 
     def _generic(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Any other operation: its value over all steps, its gradient that of the operation at the rates."""
