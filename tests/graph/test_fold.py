@@ -60,3 +60,11 @@ def test_a_layer_used_twice_is_refused() -> None:
 def test_a_normalisation_without_running_statistics_is_refused() -> None:
     message = refused(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
     assert message == "cannot fold '1': it keeps no running statistics"
+
+
+def test_what_cannot_be_folded_stays_where_that_is_allowed() -> None:
+    traced = trace(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval().double(), SHAPE)
+    folded = fold(traced, strict=False)
+    assert [name for name, module in folded.named_modules() if isinstance(module, _BatchNorm)] == ["0"]
+    images = torch.randn(3, *SHAPE, dtype=torch.float64)
+    torch.testing.assert_close(folded(images), traced(images), rtol=1e-10, atol=1e-10)

@@ -15,20 +15,28 @@ from spikestill.types import InputError
 __all__ = ["fold"]
 
 
-def fold(traced: fx.GraphModule) -> fx.GraphModule:
+def fold(traced: fx.GraphModule, *, strict: bool = True) -> fx.GraphModule:
     """A copy of a graph without BatchNorm: each is folded, with its running statistics, into the layer before it.
 
     The copy equals the original in evaluation mode up to rounding.
 
+    Args:
+        traced: from ``trace``, or a spiking network's body.
+        strict: False keeps each BatchNorm that cannot be folded.
+
     Raises:
-        InputError: for a BatchNorm that does not directly follow a convolution or linear layer of its own, or that
+        InputError: if strict, for a BatchNorm that does not directly follow a convolution or linear layer of its own, or that
             keeps no running statistics.
     """
     folded = copy.deepcopy(traced)
     for node in list(calls(folded.graph)):
         norm = module_of(folded, node)
         if isinstance(norm, _BatchNorm):
-            _fold_into_previous(folded, node, norm)
+            try:
+                _fold_into_previous(folded, node, norm)
+            except InputError:
+                if strict:
+                    raise
     folded.graph.lint()
     folded.delete_all_unused_submodules()
     folded.recompile()

@@ -119,7 +119,8 @@ def guided_learner(
     _refuse_unfit("student", student, data, device)
     traced = rescale = None
     if teacher is not None:
-        traced = graph.trace(teacher.ann.eval(), data.input_shape).eval().requires_grad_(False)
+        traced = graph.fold(graph.trace(teacher.ann.eval(), data.input_shape).eval(), strict=False)
+        traced.requires_grad_(False)
         traced = place(traced, device, recipe.channels_last)
         _refuse_unfit("teacher", traced, data, device)
         rescale = _rescale(description, teacher, device)
