@@ -1,5 +1,5 @@
 # `make demo` and `make test` work in a fresh clone: they set up .venv when it is missing, or when what it is made
-# from has changed. Needed beforehand: Python 3.11 or newer with venv and pip; a C++ compiler (torch.compile on the CPU).
+# from has changed. Needed beforehand: Python 3.11 or newer with venv and pip; a C++ compiler (the neurons' kernels).
 
 PYTHON  ?= python3
 # Test processes that run at once, each with one thread.
@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo check test lint format clean
+.PHONY: help setup demo check test bench lint format clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ check: lint  ## lint, types, layers and the fast tests: under three minutes
 
 test: $(INSTALLED)  ## every test: under fifteen minutes on two cores, set-up included
 	$(PYTEST)
+
+bench: $(INSTALLED)  ## speed and memory beside SpikingJelly, snnTorch and others: under an hour on two cores, can go on
+	$(BIN)/python -m benchmarks $(BENCH)
 
 lint: $(INSTALLED)  ## ruff, mypy and import-linter
 	$(BIN)/ruff check .

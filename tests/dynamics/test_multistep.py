@@ -18,6 +18,7 @@ from spikestill.dynamics import (
     Surrogate,
     Triangle,
     rate_forward,
+    spike_count,
     spike_sequence,
     time_mean,
 )
@@ -364,3 +365,10 @@ def test_a_current_of_another_number_of_steps_is_refused(steps, timesteps):
     for function in (spike_sequence, rate_forward):
         with pytest.raises(InputError, match=f"the current has {steps} time steps, the neurons run {timesteps}"):
             function(current, *arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_spikes_are_counted(dtype):
+    spikes = (torch.rand(5, 3, 4, 7, 7) > 0.8).to(dtype)
+    torch.testing.assert_close(spike_count(spikes), spikes.double().sum(), rtol=1e-6, atol=0)
+    assert spike_count(spikes[:, :0]) == 0

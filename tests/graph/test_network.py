@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spikestill.graph import SpikingNetwork, record, trace
-from spikestill.nn import LIF, Direct, Events, Poisson
+from spikestill.nn import LIF, Direct, Encoder, Events, Poisson
 from spikestill.types import InputError
 from tests.graph.networks import NETWORKS, SHAPE, gradients, network, spiking
 
@@ -63,6 +63,27 @@ def test_more_and_fewer_steps_begin_alike() -> None:
     whole = snn.unroll(images)
     for steps in (1, 2, 6):
         torch.testing.assert_close(snn.unroll(images, steps)[:4], whole[:steps], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("encoder", [Direct(), Events()], ids=["direct", "events"])
+def test_many_steps_without_autograd_are_run_some_at_a_time(encoder: Encoder) -> None:
+    snn = spiking("residual", encoder=encoder, timesteps=37).eval()
+    images = torch.randn(*([37] if isinstance(encoder, Events) else []), 3, *SHAPE)
+    seen: dict[str, list[Tensor]] = {}
+
+    def observe(name: str, spikes: Tensor) -> None:
+        seen.setdefault(name, []).append(spikes)
+
+    whole = snn.unroll(images, observe=observe)
+    together = {name: torch.cat(parts) for name, parts in seen.items()}
+    assert {len(parts) for parts in seen.values()} == {1}
+    seen.clear()
+    with torch.no_grad():
+        torch.testing.assert_close(snn.unroll(images, observe=observe), whole)
+        torch.testing.assert_close(snn(images), whole.mean(0))
+    assert {len(parts) for parts in seen.values()} == {3}  # 16 + 16 + 5 steps
+    for name, parts in seen.items():
+        assert torch.equal(torch.cat(parts), together[name])
 
 
 def test_dropout_has_one_mask_for_all_steps() -> None:

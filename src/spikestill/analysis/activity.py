@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spikestill.dynamics import spike_count
 from spikestill.graph import SpikingNetwork, evaluating
 from spikestill.types import InputError
 
@@ -57,7 +58,7 @@ def evaluate(
     neurons: dict[str, int] = {}
 
     def count(name: str, fired: Tensor) -> None:
-        spikes[name] = spikes.get(name, 0) + fired.sum(dtype=torch.float64)
+        spikes[name] = spikes.get(name, 0) + spike_count(fired)
         neurons[name] = fired[0, 0].numel()
 
     correct = torch.zeros(len(wanted), dtype=torch.int64)

@@ -6,7 +6,7 @@ become spikes. ``plain`` holds the passes over time as they are written in the p
 ``triton_kernels`` hold the same passes, fused; ``backend`` chooses.
 """
 
-from spikestill.dynamics.current import Normalisation, Term, batch_moments, normalise, time_mean
+from spikestill.dynamics.current import Normalisation, Term, batch_moments, normalise, spike_count, time_mean
 from spikestill.dynamics.encoding import poisson_spikes
 from spikestill.dynamics.multistep import Eligibility, rate_forward, rate_sequence, spike_sequence
 from spikestill.dynamics.neuron import NeuronRule
@@ -28,6 +28,7 @@ __all__ = [
     "poisson_spikes",
     "rate_forward",
     "rate_sequence",
+    "spike_count",
     "spike_sequence",
     "time_mean",
 ]

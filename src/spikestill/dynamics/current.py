@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from spikestill.dynamics.backend import passes_for
-from spikestill.dynamics.layout import Layout
+from spikestill.dynamics.layout import Channels, Layout
 
-__all__ = ["Normalisation", "Term", "batch_moments", "normalise", "time_mean"]
+__all__ = ["Normalisation", "Term", "batch_moments", "normalise", "spike_count", "time_mean"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,16 @@ def time_mean(sequence: Tensor) -> Tensor:
     """
     layout = Layout.of(sequence)
     return layout.restore(passes_for(sequence).time_mean(layout.flat(sequence)))
+
+
+@torch.no_grad()
+def spike_count(spikes: Tensor) -> Tensor:
+    """How many spikes there are in ``[T, ...]``: a float64 scalar, within float32's relative rounding."""
+    if spikes.numel() == 0:
+        return torch.zeros((), dtype=torch.float64, device=spikes.device)
+    flat = Layout.of(spikes).flat(spikes)
+    mean = passes_for(spikes).moments(flat, Channels(1, flat.shape[1]))[0]
+    return mean[0].double() * spikes.numel()
 
 
 @torch.no_grad()

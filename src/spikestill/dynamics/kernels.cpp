@@ -223,16 +223,19 @@ struct Neuron {
         float power = exponential(-parameter * std::fabs(distance));  // the sigmoid's derivative is even
         return parameter * power / ((1.0f + power) * (1.0f + power));
 #elif defined(SURROGATE_Linear)
-        return parameter / threshold * std::max(0.0f, 1.0f - std::fabs(distance) / threshold);
+        return parameter / threshold * positive(1.0f - std::fabs(distance) / threshold);
 #elif defined(SURROGATE_ATan)
         float scaled = 1.5707963267948966f * parameter * distance;
         return 0.5f * parameter / (1.0f + scaled * scaled);
 #elif defined(SURROGATE_Triangle)
-        return std::max(0.0f, parameter - parameter * parameter * std::fabs(distance));
+        return positive(parameter - parameter * parameter * std::fabs(distance));
 #elif defined(SURROGATE_Rectangular)
         return std::fabs(distance) < 0.5f / parameter ? parameter : 0.0f;
 #endif
     }
+
+    // max(x, 0), and not a number where x is not one.
+    static float positive(float x) { return x <= 0.0f ? 0.0f : x; }
 
     // exp of x <= 0 by its remainder after whole powers of two (a polynomial of degree 6), which vectorises; within 2 ulp.
     static float exponential(float x) {
@@ -390,9 +393,9 @@ void moments(const X* x, Shape shape, const float* pivot, double* sums, X* time_
     auto pivots = shape.channels.table(pivot);
     float steps = float(shape.timesteps);
     by_blocks(shape.neurons, shape.timesteps, threads, 2 * C, sums, [&](index first, index n, double* mine) {
-        float now[BLOCK], sum[BLOCK], square[BLOCK], buffer[BLOCK];
+        float now[BLOCK], sum[BLOCK], square[BLOCK], total[BLOCK], buffer[BLOCK];
         const float* from = shape.channels.at(pivots, first, n, buffer);
-        std::fill_n(sum, n, 0.0f), std::fill_n(square, n, 0.0f);
+        std::fill_n(sum, n, 0.0f), std::fill_n(square, n, 0.0f), std::fill_n(total, n, 0.0f);
         for (index t = 0; t < shape.timesteps; t++) {
             load(x + t * shape.neurons + first, now, n);
 #pragma omp simd
@@ -400,14 +403,15 @@ void moments(const X* x, Shape shape, const float* pivot, double* sums, X* time_
                 float distance = now[i] - from[i];
                 sum[i] += distance;
                 square[i] += distance * distance;
+                total[i] += now[i];
             }
         }
         shape.channels.add(sum, first, n, mine);
         shape.channels.add(square, first, n, mine + C);
         if (!time_mean) return;
 #pragma omp simd
-        for (index i = 0; i < n; i++) sum[i] = sum[i] / steps + from[i];
-        store(sum, time_mean + first, n);
+        for (index i = 0; i < n; i++) total[i] /= steps;
+        store(total, time_mean + first, n);
     });
 }
 

@@ -25,8 +25,8 @@ def fold(traced: fx.GraphModule, *, strict: bool = True) -> fx.GraphModule:
         strict: False keeps each BatchNorm that cannot be folded.
 
     Raises:
-        InputError: if strict, for a BatchNorm that does not directly follow a convolution or linear layer of its own, or that
-            keeps no running statistics.
+        InputError: if strict, for a BatchNorm that does not directly follow a convolution or linear layer of its own,
+            or that keeps no running statistics.
     """
     folded = copy.deepcopy(traced)
     for node in list(calls(folded.graph)):

@@ -18,6 +18,9 @@ __all__ = ["Gradient", "SpikingNetwork", "record"]
 
 Gradient = Literal["rate", "bptt"]
 
+_STEPS_AT_ONCE = 16
+"""How many time steps an evaluation holds in memory; more would not make it faster."""
+
 
 class SpikingNetwork(nn.Module):
     """A spiking network: ``snn(images)`` carries no state from call to call.
@@ -53,10 +56,20 @@ class SpikingNetwork(nn.Module):
         Args:
             images: ``[B, C, H, W]`` or events ``[T, B, C, H, W]``.
             timesteps: another T than the network's own.
-            observe: is called with every neuron layer's name and spikes ``[T, B, ...]``.
+            observe: is called with every neuron layer's name and spikes ``[T, B, ...]``; where many steps are run
+                without autograd, several times, with some of the steps each.
         """
         steps = _checked(self.timesteps if timesteps is None else timesteps)
-        return SequenceRun(self.body, steps, observe=observe).sequence(self.encoder(images, steps))
+        if not self._can_stream(images, steps):
+            return SequenceRun(self.body, steps, observe=observe).sequence(self.encoder(images, steps))
+        carries: dict[str, Tensor] = {}
+        read_outs = []
+        for start in range(0, steps, _STEPS_AT_ONCE):
+            some = min(_STEPS_AT_ONCE, steps - start)
+            run = SequenceRun(self.body, some, carries, observe)
+            frames = images[start : start + some] if isinstance(self.encoder, Events) else images
+            read_outs.append(run.sequence(self.encoder(frames, some)))
+        return torch.cat(read_outs)
 
     def record(self, images: Tensor, taps: Collection[str] = ()) -> Record:
         """Logits, and the firing rates at the named points, with the gradient of the network's mode.
@@ -73,10 +86,19 @@ class SpikingNetwork(nn.Module):
         if self.gradient == "rate" and self.training and torch.is_grad_enabled():
             rate_run = RateRun(self.body, self.timesteps, nodes)
             return Record(rate_run.rate(encoded), rate_run.tapped)
+        if not nodes and self._can_stream(images, self.timesteps):
+            steps = self.unroll(images)
+            return Record(steps.mean(0), {}, steps)
         run = SequenceRun(self.body, self.timesteps, taps=nodes)
         steps = run.sequence(encoded)
         rates = {name: spikes.mean(0) for name, spikes in run.tapped.items()}
         return Record(steps.mean(0), rates, steps, run.tapped)
+
+    def _can_stream(self, images: Tensor, timesteps: int) -> bool:
+        """Whether the steps may be run some at a time: in evaluation, without autograd, for inputs of as many steps."""
+        if self.training or torch.is_grad_enabled() or timesteps <= _STEPS_AT_ONCE:
+            return False
+        return not isinstance(self.encoder, Events) or images.shape[0] == timesteps
 
     def step(self, frame: Tensor, state: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits ``[B, K]`` of one time step, and the state to go on with.
