@@ -42,8 +42,10 @@ check: lint  ## lint, types, layers and the fast tests: under three minutes
 test: $(INSTALLED)  ## every test: under fifteen minutes on two cores, set-up included
 	$(PYTEST)
 
-bench: $(INSTALLED)  ## speed and memory beside SpikingJelly, snnTorch and others: under an hour on two cores, can go on
+bench: $(INSTALLED)  ## time and memory beside SpikingJelly and snnTorch: about 45 minutes on two cores; can go on
 	$(BIN)/python -m benchmarks $(BENCH)
+	$(BIN)/python -m benchmarks.floor
+	$(BIN)/python -m benchmarks.loop
 
 lint: $(INSTALLED)  ## ruff, mypy and import-linter
 	$(BIN)/ruff check .

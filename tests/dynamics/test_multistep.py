@@ -13,11 +13,15 @@ from spikestill.dynamics import (
     ATan,
     Linear,
     NeuronRule,
+    Normalisation,
     Rectangular,
     Sigmoid,
     Surrogate,
+    Term,
     Triangle,
+    batch_moments,
     rate_forward,
+    rate_sequence,
     spike_count,
     spike_sequence,
     time_mean,
@@ -115,6 +119,30 @@ def test_a_zero_carry_is_the_resting_neuron():
     spikes.sum().backward()
     assert zero.grad is not None
     assert (zero.grad > 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("current_dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_carry_may_be_of_another_dtype_and_repeated_in_memory(current_dtype, dtype):
+    current, arguments = torch.randn(4, 300).to(current_dtype), (torch.tensor(0.5), torch.tensor(1.0), 4, NeuronRule())
+    carry = torch.tensor([0.75], dtype=dtype, requires_grad=True)
+    spikes, last = spike_sequence(current, *arguments, carry.expand(300))
+    expected, expected_last = spike_sequence(current, *arguments, torch.full_like(last, 0.75))
+    assert torch.equal(spikes, expected)
+    assert torch.equal(last, expected_last)
+    last.sum().backward()
+    assert carry.grad is not None
+    assert carry.grad.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_second_derivative_is_refused_rather_than_wrong(dtype):
+    current, leak, threshold = torch.randn(4, 30, dtype=dtype, requires_grad=True), torch.tensor(0.5), torch.tensor(1.0)
+    for function in (spike_sequence, rate_sequence):
+        result = function(current, leak, threshold, 4, NeuronRule())[function is rate_sequence]
+        (first,) = torch.autograd.grad((result**2).sum(), current, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            first.sum().backward()
 
 
 @pytest.mark.parametrize(("by_leak", "by_threshold"), list(itertools.product((True, False), repeat=2)))
@@ -310,6 +338,48 @@ def test_half_precision_currents_give_the_spikes_of_float32(rule, dtype):
     assert torch.equal(counted, spikes)
     assert rate.dtype == dtype
     assert eligibility.current.dtype == torch.float32
+
+
+@pytest.mark.parametrize("first", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("second", [torch.float64, torch.float32, torch.bfloat16])
+def test_normalised_terms_of_two_dtypes_have_the_gradients_of_the_wider_one(first, second):
+    made = [torch.randn(5, 3, 4, 7).bfloat16() for _ in range(2)]  # the same values in every dtype
+    weights = torch.randn(3, 4, 7).bfloat16().double()
+    results = []
+    for dtypes in ((first, second), (torch.float64, torch.float64)):
+        terms, leaves = [], []
+        for values, dtype in zip(made, dtypes, strict=True):
+            sequence, rate = values.to(dtype), values.double().mean(0).to(dtype).requires_grad_()
+            mean, variance, _ = batch_moments(sequence)
+            weight = torch.full((4,), 0.75, dtype=mean.dtype, requires_grad=True)
+            terms.append(Term(sequence, Normalisation(mean, variance.rsqrt(), weight, None, True), rate))
+            leaves += [rate, weight]
+        _, rate = rate_sequence(terms, torch.tensor(0.5), torch.tensor(1.0), 5, NeuronRule())
+        gradients = torch.autograd.grad((rate * weights).sum(), leaves)
+        assert [gradient.dtype for gradient in gradients] == [leaf.dtype for leaf in leaves]
+        results.append((rate, *gradients))
+    assert results[0][0].dtype == torch.promote_types(first, second)
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got.double(), expected, rtol=2e-2, atol=2e-2 * expected.detach().abs().max().item())
+
+
+@pytest.mark.parametrize("through", ["time", "rates"])
+def test_running_statistics_in_half_precision_are_read_as_what_they_are(through):
+    made = torch.randn(5, 3, 4, 7).bfloat16()
+    numbers, weights = [(torch.rand(4) + 0.5).bfloat16() for _ in range(4)], torch.randn(5, 3, 4, 7).bfloat16()
+    results = []
+    for dtype in (torch.bfloat16, torch.float64):
+        mean, inverse, weight, bias = (number.to(dtype) for number in numbers)
+        leaves = [made.to(dtype).requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
+        term = Term(leaves[0], Normalisation(mean, inverse, weight, bias, False), leaves[0].mean(0))
+        arguments = ([term], torch.tensor(0.5), torch.tensor(1.0), 5, NeuronRule())
+        if through == "time":
+            loss = (spike_sequence(*arguments)[0] * weights).sum()
+        else:
+            loss = (rate_sequence(*arguments)[1] * weights[0]).sum()
+        results.append(torch.autograd.grad(loss, leaves))
+    for got, expected in zip(*results, strict=True):
+        assert torch.cosine_similarity(got.double().flatten(), expected.flatten(), dim=0) > 0.98
 
 
 # ----------------------------------------------------------------------------------------------- extremes

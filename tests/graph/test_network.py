@@ -86,6 +86,30 @@ def test_many_steps_without_autograd_are_run_some_at_a_time(encoder: Encoder) ->
         assert torch.equal(torch.cat(parts), together[name])
 
 
+class Rising(Encoder):
+    """Each step's input depends on how many steps there are."""
+
+    def forward(self, batch: Tensor, timesteps: int) -> Tensor:
+        return torch.stack([batch * (t + 1) / timesteps for t in range(timesteps)])
+
+
+@pytest.mark.parametrize("what", ["encoder", "dropout", "statistics"])
+def test_what_looks_at_all_steps_together_is_given_all_of_them(what: str) -> None:
+    name = "dropout" if what == "dropout" else "normalised"
+    snn = spiking(name, encoder=Rising() if what == "encoder" else Direct(), timesteps=37).eval()
+    for module in snn.modules():
+        if what == "dropout" and isinstance(module, nn.Dropout):
+            module.train()
+        if what == "statistics" and isinstance(module, nn.BatchNorm2d):
+            module.running_mean = module.running_var = None
+    images, results = torch.randn(3, *SHAPE), []
+    for enabled in (True, False):
+        torch.manual_seed(0)
+        with torch.set_grad_enabled(enabled):
+            results.append(snn.unroll(images).detach())
+    torch.testing.assert_close(results[1], results[0])
+
+
 def test_dropout_has_one_mask_for_all_steps() -> None:
     snn = spiking("dropout", gradient="bptt")
     images = torch.randn(3, *SHAPE)

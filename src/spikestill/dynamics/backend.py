@@ -2,7 +2,7 @@
 
 A backend is a module with the functions of ``plain.py``: ``spikes``, ``spikes_backward``, ``rate``, ``moments``,
 ``time_mean``, ``products`` and ``affine``. ``SPIKESTILL_KERNELS=plain`` in the environment takes the plain ones
-everywhere.
+everywhere; ``auto``, the default, the fused ones where there are some.
 """
 
 from __future__ import annotations
@@ -18,13 +18,21 @@ from torch import Tensor
 
 from spikestill.dynamics import native, plain
 from spikestill.dynamics.neuron import NeuronRule
+from spikestill.types import unknown_name
 
 __all__ = ["passes_for"]
 
 
 def passes_for(sequence: Tensor, rule: NeuronRule | None = None) -> Any:
-    """The backend for sequences like this one and, where neurons are in play, for their rule."""
-    if os.environ.get("SPIKESTILL_KERNELS") == "plain" or torch.compiler.is_compiling():
+    """The backend for sequences like this one and, where neurons are in play, for their rule.
+
+    Raises:
+        InputError: for a value of ``SPIKESTILL_KERNELS`` that is neither "plain" nor "auto".
+    """
+    chosen = os.environ.get("SPIKESTILL_KERNELS") or "auto"
+    if chosen not in ("auto", "plain"):
+        raise unknown_name("value of SPIKESTILL_KERNELS", chosen, ("auto", "plain"))
+    if chosen == "plain" or torch.compiler.is_compiling():
         return plain
     if sequence.device.type == "cpu" and native.covers(sequence.dtype, rule):
         return native

@@ -70,9 +70,13 @@ class Term:
 def batch_moments(sequence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and biased variance ``[C]`` over time, batch and space of ``[T, B, C, ...]``, and its mean over time.
 
-    The moments are in float32 (float64 for float64), the mean over time ``[B, C, ...]`` in the sequence's dtype.
+    The moments are in float32 (float64 for float64), the mean over time ``[B, C, ...]`` in the sequence's dtype. Those
+    of an empty batch are 0 and 1.
     """
     layout = Layout.of(sequence)
+    if sequence.numel() == 0:
+        zeros = sequence.new_zeros(layout.channels.count, dtype=torch.promote_types(sequence.dtype, torch.float32))
+        return zeros, torch.ones_like(zeros), sequence[0]
     mean, variance, over_time = passes_for(sequence).moments(layout.flat(sequence), layout.channels)
     return mean, variance, layout.restore(over_time)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from spikestill.dynamics.backend import passes_for
 from spikestill.dynamics.current import Normalisation, Term
@@ -63,7 +64,7 @@ def spike_sequence(
         for a float64 current).
 
     Raises:
-        InputError: for a current of neither 1 nor T steps.
+        InputError: for a current of neither 1 nor T steps, and for terms that are more than two or differ in shape.
     """
     terms = _terms(current, timesteps)
     tensors = [tensor for term in terms for tensor in (term.sequence, *_learned(term))]
@@ -87,7 +88,7 @@ def rate_sequence(
         rule: the neuron.
 
     Raises:
-        InputError: for a current of neither 1 nor T steps.
+        InputError: as :func:`spike_sequence`.
     """
     if isinstance(current, Tensor):
         current = [Term(current.detach(), rate=current.mean(0))]
@@ -108,12 +109,12 @@ def rate_forward(
     """Spikes ``[T, ...]``, firing rate ``[...]`` and its derivatives, without autograd (methods 6).
 
     Raises:
-        InputError: for a current of neither 1 nor T steps.
+        InputError: as :func:`spike_sequence`.
     """
     terms = _terms(current, timesteps)
     layout = Layout.of(terms[0].sequence)
-    arguments = (_flat(terms, layout), layout.channels, leak, threshold, timesteps, rule)
-    results = passes_for(terms[0].sequence, rule).rate(*arguments, learn)
+    flat = _flat(terms, layout)
+    results = passes_for(flat[0].values, rule).rate(flat, layout.channels, leak, threshold, timesteps, rule, learn)
     spikes, rate, by_current, by_leak, by_threshold = (layout.restore(tensor) for tensor in results)
     return spikes, rate, Eligibility(by_current, by_leak, by_threshold)
 
@@ -133,26 +134,28 @@ class _SpikeSequence(torch.autograd.Function):
         sequences: list[Any] = list(tensors[::3])
         terms = [Term(*pair) for pair in zip(sequences, normalisations, strict=True)]
         layout = Layout.of(terms[0].sequence)
-        arguments = (layout.channels, _flat_carry(carry, layout), leak, threshold, timesteps, rule)
-        spikes, last = passes_for(terms[0].sequence, rule).spikes(_flat(terms, layout), *arguments)
-        ctx.save_for_backward(carry, leak, threshold, *sequences)
+        flat = _flat(terms, layout)
+        arguments = (layout.channels, _flat_carry(carry, layout, flat), leak, threshold, timesteps, rule)
+        spikes, last = passes_for(flat[0].values, rule).spikes(flat, *arguments)
+        ctx.save_for_backward(carry, leak, threshold, *tensors)  # weights too: autograd then sees whether they changed
         ctx.normalisations, ctx.timesteps, ctx.rule, ctx.layout = normalisations, timesteps, rule, layout
         ctx.set_materialize_grads(False)
         return layout.restore(spikes), layout.restore(last)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        (by_spikes, by_last), (carry, leak, threshold, *sequences) = gradients, ctx.saved_tensors
+        (by_spikes, by_last), (carry, leak, threshold, *tensors) = gradients, ctx.saved_tensors
         layout, needs = ctx.layout, ctx.needs_input_grad
-        terms = [Term(*pair) for pair in zip(sequences, ctx.normalisations, strict=True)]
+        terms = [Term(*pair) for pair in zip(tensors[::3], ctx.normalisations, strict=True)]
         flat = _flat(terms, layout)
         if by_spikes is None:
             by_spikes = flat[0].values.new_zeros(ctx.timesteps, flat[0].values.shape[1])
         else:
             by_spikes = layout.flat(by_spikes)
-        arguments = (layout.channels, _flat_carry(carry, layout), leak, threshold, ctx.timesteps, ctx.rule)
-        by_current, by_carry, by_leak, by_threshold = passes_for(sequences[0], ctx.rule).spikes_backward(
-            by_spikes, _flat_carry(by_last, layout), flat, *arguments, needs[2] or needs[3]
+        arguments = (layout.channels, _flat_carry(carry, layout, flat), leak, threshold, ctx.timesteps, ctx.rule)
+        by_current, by_carry, by_leak, by_threshold = passes_for(flat[0].values, ctx.rule).spikes_backward(
+            by_spikes, _flat_carry(by_last, layout, flat), flat, *arguments, needs[2] or needs[3]
         )
         by_terms: list[Tensor | None] = []
         for normalisation, row in zip(ctx.normalisations, flat, strict=True):
@@ -161,7 +164,7 @@ class _SpikeSequence(torch.autograd.Function):
             if is_constant:
                 delta = by_current.sum(0, keepdim=True, dtype=by_carry.dtype).to(by_current.dtype)
             _, by_values, *by_learned = _through(normalisation, delta, None, row.values, layout)
-            by_terms += [layout.restore(by_values), *by_learned]
+            by_terms += [_apart(layout.restore(by_values), by_terms), *by_learned]
         return (
             None,
             layout.restore(by_carry) if needs[1] else None,
@@ -189,22 +192,25 @@ class _RateSequence(torch.autograd.Function):
         )
         ctx.normalisations = [term.normalisation for term in terms]
         rates = (rate if norm else None for rate, norm in zip(tensors[::3], ctx.normalisations, strict=True))
-        ctx.save_for_backward(eligibility.current, eligibility.leak, eligibility.threshold, *rates)
+        learned = (tensor for place, tensor in enumerate(tensors) if place % 3)  # autograd sees whether they changed
+        ctx.save_for_backward(eligibility.current, eligibility.leak, eligibility.threshold, *rates, *learned)
         ctx.layout = Layout.of(terms[0].sequence)
         ctx.mark_non_differentiable(spikes)
         ctx.set_materialize_grads(False)  # else zeros would be made for the spikes
         return spikes, rate
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        (_, delta), (eligibility, leak_eligibility, threshold_eligibility, *rates) = gradients, ctx.saved_tensors
+        (_, delta), (eligibility, leak_eligibility, threshold_eligibility, *saved) = gradients, ctx.saved_tensors
+        rates = saved[: len(ctx.normalisations)]
         layout, needs = ctx.layout, ctx.needs_input_grad
         current, factor = layout.flat(delta).unsqueeze(0), layout.flat(eligibility).unsqueeze(0)
         by_terms: list[Tensor | None] = []
         for normalisation, rate in zip(ctx.normalisations, rates, strict=True):
-            row = None if rate is None else layout.flat(rate).unsqueeze(0)
+            row = None if rate is None else layout.flat(rate).to(current.dtype).unsqueeze(0)
             current, by_rate, *by_learned = _through(normalisation, current, factor, row, layout)
-            by_terms += [layout.restore(by_rate[0]), *by_learned]
+            by_terms += [_apart(layout.restore(by_rate[0]), by_terms), *by_learned]
             factor = None
         return (
             None,
@@ -245,12 +251,21 @@ def _through(
     return delta, by_values, by_weight, None if normalisation.bias is None else by_shift
 
 
+def _apart(gradient: Tensor, others: Sequence[Tensor | None]) -> Tensor:
+    """A copy where another term's gradient lies in the same memory: autograd adds to those of leaves in place."""
+    shared = any(other is not None and other.data_ptr() == gradient.data_ptr() for other in others)
+    return gradient.clone() if shared else gradient
+
+
 def _learned(term: Term) -> tuple[Tensor | None, Tensor | None]:
     return (None, None) if term.normalisation is None else (term.normalisation.weight, term.normalisation.bias)
 
 
 def _terms(current: Tensor | Sequence[Term], timesteps: int) -> list[Term]:
     terms = [Term(current)] if isinstance(current, Tensor) else list(current)
+    shapes = [tuple(term.sequence.shape[1:]) for term in terms]
+    if len(terms) not in (1, 2) or shapes[0] != shapes[-1]:
+        raise InputError(f"a current is one term, or two whose steps have one shape, not {shapes}")
     for term in terms:
         steps = term.sequence.shape[0]
         if timesteps < 1 or steps not in (1, timesteps):
@@ -268,5 +283,7 @@ def _flat(terms: Sequence[Term], layout: Layout) -> list[FlatTerm]:
     return flat
 
 
-def _flat_carry(carry: Tensor | None, layout: Layout) -> Tensor | None:
-    return None if carry is None else layout.flat(carry)
+def _flat_carry(carry: Tensor | None, layout: Layout, terms: Sequence[FlatTerm]) -> Tensor | None:
+    if carry is None:
+        return None
+    return layout.flat(carry).to(torch.promote_types(terms[0].values.dtype, torch.float32))

@@ -1,11 +1,12 @@
 """The passes over a layer as compiled C++ (``kernels.cpp``), for float32 and bfloat16 on the CPU.
 
 The source is compiled at the first use of a neuron rule, in seconds, and kept in the user's cache folder. Where there
-is no compiler, the plain functions serve, and that is said once.
+is no compiler that can, the plain functions serve, and that is said once.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -63,6 +64,7 @@ def spikes(
 ) -> tuple[Tensor, Tensor]:
     """As :func:`plain.spikes`."""
     like = terms[0].values
+    carry = None if carry is None else carry.contiguous()
     out, last = _place_for_spikes(terms, timesteps), _row(like)
     arguments = _Arguments(terms, channels, timesteps)
     _call("spikes", like, rule, *arguments.terms, arguments.shape, _neuron(rule, leak, threshold), carry, out, last)
@@ -84,9 +86,9 @@ def spikes_backward(
     """As :func:`plain.spikes_backward`."""
     like = terms[0].values
     by_spikes = by_spikes.contiguous()
-    by_last = None if by_last is None else by_last.contiguous()
+    by_last, carry = (None if row is None else row.contiguous() for row in (by_last, carry))
     by_current, by_carry = like.new_empty(timesteps, like.shape[1]), _row(like)
-    by_parameters = torch.zeros(2, dtype=torch.float64) if learn else None
+    by_parameters = like.new_zeros(2, dtype=torch.float64) if learn else None
     arguments = _Arguments(terms, channels, timesteps)
     neuron = _neuron(rule, leak, threshold)
     outputs = (by_current, by_carry, by_parameters)
@@ -119,7 +121,7 @@ def moments(values: Tensor, channels: Channels) -> tuple[Tensor, Tensor, Tensor]
     values = values.contiguous()
     count, inner = channels.count, channels.inner
     pivot = values[0, : count * inner : inner].float().contiguous()
-    sums, over_time = torch.zeros(2, count, dtype=torch.float64), torch.empty_like(values[0])
+    sums, over_time = values.new_zeros(2, count, dtype=torch.float64), torch.empty_like(values[0])
     _call("moments", values, None, values, _shape(values, channels), pivot, sums, over_time)
     mean, square = (sums / (values.numel() / count)).unbind()
     return (mean + pivot).float(), (square - mean * mean).clamp_(min=0).float(), over_time
@@ -135,9 +137,10 @@ def products(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As :func:`plain.products`."""
     delta = delta.contiguous()
-    values = None if values is None else values.contiguous()
+    values, factor = (None if rows is None else rows.contiguous() for rows in (values, factor))
+    mean = None if mean is None else mean.float().contiguous()
     product = delta if factor is None else torch.empty_like(delta)
-    sums = torch.zeros(2, 0 if values is None else channels.count, dtype=torch.float64)
+    sums = delta.new_zeros(2, 0 if values is None else channels.count, dtype=torch.float64)
     written = None if factor is None else product
     _call("products", delta, None, delta, factor, values, mean, _shape(delta, channels), written, sums)
     by_channel = sums.float()
@@ -237,7 +240,7 @@ def _place_for_spikes(terms: Sequence[FlatTerm], timesteps: int) -> Tensor:
 
 
 def _row(like: Tensor) -> Tensor:
-    return torch.empty(like.shape[1], dtype=torch.float32)
+    return like.new_empty(like.shape[1], dtype=torch.float32)
 
 
 # -------------------------------------------------------------------------------------------------------- compiling
@@ -261,14 +264,18 @@ def _built(*definitions: str) -> ctypes.CDLL | None:
     if compiler is None:
         return None
     key = (source, definitions, _FLAGS, compiler, platform.machine(), _processor())
-    path = _cache_folder() / f"kernels-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.so"
     try:
-        if not path.exists():
+        path = _cache_folder() / f"kernels-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.so"
+        if not _is_whole(path):
             _compile(compiler, source, definitions, path)
         return ctypes.CDLL(str(path))
-    except (OSError, subprocess.CalledProcessError) as error:
-        _say_plain(f"the kernels cannot be compiled ({error})")
-        return None
+    except subprocess.CalledProcessError as error:
+        _log.info("%s\n%s", error, error.stderr.decode(errors="replace"))
+        _say_plain(f"{compiler} cannot compile the kernels")
+    except OSError as error:
+        _log.info("%s", error)
+        _say_plain("the kernels cannot be compiled or loaded")
+    return None
 
 
 def _compile(compiler: str, source: bytes, definitions: Sequence[str], path: Path) -> None:
@@ -281,8 +288,24 @@ def _compile(compiler: str, source: bytes, definitions: Sequence[str], path: Pat
             if result.returncode == 0:
                 break
         result.check_returncode()
+        content = built.read_bytes()
+        built.write_bytes(content + _digest(content))
         built.replace(path)
     _log.info("compiled the kernels of a neuron in %.1f s", time.perf_counter() - started)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library ends in the digest of the rest: loading a damaged one may end the process."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    size = len(_digest(b""))
+    return content[-size:] == _digest(content[:-size])
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 @functools.cache
@@ -301,12 +324,16 @@ def _say_plain(reason: str) -> None:
 @functools.cache
 def _cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(base) if base else Path.home() / ".cache") / "spikestill"
     try:
+        folder = (Path(base) if base else Path.home() / ".cache") / "spikestill"
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="spikestill-"))
-    return folder if os.access(folder, os.W_OK) else Path(tempfile.mkdtemp(prefix="spikestill-"))
+        if os.access(folder, os.W_OK):
+            return folder
+    except (OSError, RuntimeError):  # no home at all is a RuntimeError
+        pass
+    folder = Path(tempfile.mkdtemp(prefix="spikestill-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _processor() -> str:

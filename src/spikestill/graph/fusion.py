@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from spikestill.dynamics import Normalisation, batch_moments
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF
+from spikestill.types import InputError
 
 __all__ = ["deferred_to_neurons", "has_one_reader", "is_deferrable_norm", "normalisation_of"]
 
@@ -27,25 +28,38 @@ def deferred_to_neurons(body: fx.GraphModule, kept: Collection[fx.Node] = ()) ->
     """The nodes that neurons take over, but for ``kept`` ones, whose values are wanted."""
     deferred: set[fx.Node] = set()
     for node in reversed(body.graph.nodes):
-        users = [user for user in node.users if user not in deferred and not _is_neuron(body, user)]
+        sums = {user for user in node.users if user in deferred and module_of(body, user) is None}
+        users = [user for user in node.users if user not in sums and not _is_neuron(body, user)]
         if node in kept or users or not node.users:
             continue
-        if is_deferrable_norm(module_of(body, node)) or (_is_sum_of_two(node) and not _is_in_sum(node, deferred)):
+        if is_deferrable_norm(module_of(body, node)) or (_is_sum_of_two(node) and not sums):
             deferred.add(node)
     return frozenset(deferred)
 
 
-def has_one_reader(body: fx.GraphModule, node: fx.Node, kept: Collection[fx.Node] = ()) -> bool:
-    """Whether a node's value is read by one operation alone, so that this one may write over it."""
+def has_one_reader(
+    body: fx.GraphModule, node: fx.Node, kept: Collection[fx.Node] = (), deferred: Collection[fx.Node] = ()
+) -> bool:
+    """Whether a node's value is read by one operation alone, so that this one may write over it.
+
+    A ``deferred`` operation is not one that reads: those that it is left to are.
+    """
     module = module_of(body, node)
-    return len(node.users) == 1 and node not in kept and module is not None and not module._forward_hooks
+    if node in kept or module is None or module._forward_hooks:
+        return False
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        if node not in deferred:
+            return True
+    return False
 
 
 def is_deferrable_norm(module: nn.Module | None) -> bool:
     """Whether a module is a BatchNorm of torch's own, and nobody watches its calls."""
     if module is None or type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
         return False
-    return not module._forward_hooks and not module._forward_pre_hooks
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return not any(hooks)
 
 
 def normalisation_of(module: _BatchNorm, sequence: Tensor) -> tuple[Normalisation, Tensor | None]:
@@ -53,15 +67,22 @@ def normalisation_of(module: _BatchNorm, sequence: Tensor) -> tuple[Normalisatio
 
     In training the statistics are those over time, batch and space, gathered in one pass; the running ones are updated
     once, as the module's own forward does.
+
+    Raises:
+        InputError: for statistics of a single value a channel.
     """
     if module.training or module.running_mean is None or module.running_var is None:
         mean, variance, over_time = batch_moments(sequence)
+        members = sequence.numel() // max(len(mean), 1)
+        if members == 1:
+            raise InputError("BatchNorm needs more than one value a channel for its statistics: give a larger batch")
         if module.training:
-            _update(module, mean, variance, sequence.numel() // max(len(mean), 1))
+            _update(module, mean, variance, members)
         inverse = torch.rsqrt(variance + module.eps)
         return Normalisation(mean, inverse, module.weight, module.bias, True), over_time
-    inverse = torch.rsqrt(module.running_var + module.eps)
-    return Normalisation(module.running_mean.clone(), inverse, module.weight, module.bias, False), None
+    exact = torch.promote_types(module.running_var.dtype, torch.float32)
+    inverse = torch.rsqrt(module.running_var.to(exact) + module.eps)
+    return Normalisation(module.running_mean.to(exact, copy=True), inverse, module.weight, module.bias, False), None
 
 
 @torch.no_grad()
@@ -73,7 +94,7 @@ def _update(module: _BatchNorm, mean: Tensor, variance: Tensor, members: int) ->
         module.num_batches_tracked.add_(1)
         if momentum is None:
             momentum = 1.0 / float(module.num_batches_tracked)
-    if momentum is None:
+    if momentum is None or members == 0:
         momentum = 0.0
     module.running_mean.lerp_(mean.to(module.running_mean.dtype), momentum)
     unbiased = variance * (members / max(members - 1, 1))
@@ -92,7 +113,3 @@ def _is_sum_of_two(node: fx.Node) -> bool:
         and all(isinstance(item, fx.Node) and "shape" in item.meta for item in node.args)
         and node.args[0].meta["shape"] == node.args[1].meta["shape"]  # type: ignore[union-attr]
     )
-
-
-def _is_in_sum(node: fx.Node, deferred: Collection[fx.Node]) -> bool:
-    return any(user in deferred for user in node.users)

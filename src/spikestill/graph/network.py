@@ -7,11 +7,13 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikestill.graph.cut import node_named
 from spikestill.graph.rate import RateRun
+from spikestill.graph.recomputing import run_in_segments
 from spikestill.graph.sequence import Observer, SequenceRun
-from spikestill.nn import LIF, Encoder, Events
+from spikestill.nn import LIF, Direct, Encoder, Events, Poisson
 from spikestill.types import InputError, Record
 
 __all__ = ["Gradient", "SpikingNetwork", "record"]
@@ -30,6 +32,8 @@ class SpikingNetwork(nn.Module):
         timesteps: T, at least 1.
         encoder: makes a batch the input of T steps.
         gradient: how gradients reach the weights in training: "rate" (methods 6) or "bptt".
+        recompute: under "bptt", keep the sequences of about the square root of the layers alone, and compute the others
+            again in the backward pass: less memory for a second forward pass.
 
     Attributes:
         body: the graph; its modules have the ANN's names.
@@ -38,13 +42,22 @@ class SpikingNetwork(nn.Module):
         InputError: for T < 1, or a gradient that is neither.
     """
 
-    def __init__(self, body: fx.GraphModule, *, timesteps: int, encoder: Encoder, gradient: Gradient = "rate") -> None:
+    def __init__(
+        self,
+        body: fx.GraphModule,
+        *,
+        timesteps: int,
+        encoder: Encoder,
+        gradient: Gradient = "rate",
+        recompute: bool = False,
+    ) -> None:
         super().__init__()
         if timesteps < 1:
             raise InputError(f"the number of time steps must be at least 1, not {timesteps}")
         if gradient not in get_args(Gradient):
             raise InputError(f"gradient must be 'rate' or 'bptt', not {gradient!r}")
         self.body, self.encoder, self.timesteps, self.gradient = body, encoder, timesteps, gradient
+        self.recompute = recompute
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, K]``, the mean over the time steps, of images ``[B, C, H, W]`` or events ``[T, B, C, H, W]``."""
@@ -82,21 +95,31 @@ class SpikingNetwork(nn.Module):
             InputError: for a name that is no point of the network.
         """
         nodes = {node_named(self.body, name): name for name in taps}
+        if not nodes and self._can_stream(images, self.timesteps):
+            steps = self.unroll(images)
+            return Record(steps.mean(0), {}, steps)
         encoded = self.encoder(images, self.timesteps)
         if self.gradient == "rate" and self.training and torch.is_grad_enabled():
             rate_run = RateRun(self.body, self.timesteps, nodes)
             return Record(rate_run.rate(encoded), rate_run.tapped)
-        if not nodes and self._can_stream(images, self.timesteps):
-            steps = self.unroll(images)
-            return Record(steps.mean(0), {}, steps)
-        run = SequenceRun(self.body, self.timesteps, taps=nodes)
-        steps = run.sequence(encoded)
-        rates = {name: spikes.mean(0) for name, spikes in run.tapped.items()}
-        return Record(steps.mean(0), rates, steps, run.tapped)
+        if self.recompute and self.training and torch.is_grad_enabled():
+            by_name = {node.name: name for node, name in nodes.items()}
+            steps, tapped = run_in_segments(self.body, encoded, self.timesteps, by_name)
+        else:
+            run = SequenceRun(self.body, self.timesteps, taps=nodes)
+            steps, tapped = run.sequence(encoded), run.tapped
+        rates = {name: spikes.mean(0) for name, spikes in tapped.items()}
+        return Record(steps.mean(0), rates, steps, tapped)
 
     def _can_stream(self, images: Tensor, timesteps: int) -> bool:
-        """Whether the steps may be run some at a time: in evaluation, without autograd, for inputs of as many steps."""
-        if self.training or torch.is_grad_enabled() or timesteps <= _STEPS_AT_ONCE:
+        """Whether the steps may be run some at a time: in evaluation, without autograd, for inputs of as many steps.
+
+        An encoder that is not ours may look at all steps together; so do training modules (statistics, one mask of
+        dropout) and normalisations without running statistics.
+        """
+        if torch.is_grad_enabled() or timesteps <= _STEPS_AT_ONCE:
+            return False
+        if type(self.encoder) not in (Direct, Events, Poisson) or any(map(_needs_all_steps, self.modules())):
             return False
         return not isinstance(self.encoder, Events) or images.shape[0] == timesteps
 
@@ -146,6 +169,10 @@ class _TappedRun(fx.Interpreter):
         if n in self.taps:
             self.tapped[self.taps[n]] = result
         return result
+
+
+def _needs_all_steps(module: nn.Module) -> bool:
+    return module.training or (isinstance(module, _BatchNorm) and module.running_mean is None)
 
 
 def _checked(timesteps: int) -> int:

@@ -130,7 +130,7 @@ class RateRun(fx.Interpreter):
         assert pair.sequence is not None
         with torch.no_grad():
             sequence = module(pair.sequence.flatten(0, 1)).unflatten(0, (self.timesteps, -1))
-        is_spare = has_one_reader(self.module, self._node, self.taps)  # type: ignore[arg-type]
+        is_spare = has_one_reader(self.module, self._node, self.taps, self._deferred)  # type: ignore[arg-type]
         return Pair(sequence, lambda mean: layer.apply(pair.rate, module.weight, module.bias, mean, module), is_spare)
 
     def _normalised(self, module: _BatchNorm, pair: Pair) -> Term:

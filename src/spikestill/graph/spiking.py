@@ -26,6 +26,7 @@ def to_spiking(
     timesteps: int = 4,
     encoder: Encoder | None = None,
     gradient: Gradient = "rate",
+    recompute: bool = False,
     max_pool: Literal["keep", "average"] = "keep",
 ) -> SpikingNetwork:
     """The spiking network of an ANN, which itself stays as it is.
@@ -37,6 +38,7 @@ def to_spiking(
         timesteps: T.
         encoder: by default ``Direct()``.
         gradient: "rate" for rate-based backpropagation, "bptt" for backpropagation through time.
+        recompute: save memory under "bptt" for a second forward pass (see ``SpikingNetwork``).
         max_pool: "average" puts average pooling in the place of every maximum.
 
     Returns:
@@ -70,7 +72,9 @@ def to_spiking(
     body.graph.lint()
     body.delete_all_unused_submodules()
     body.recompile()
-    return SpikingNetwork(body, timesteps=timesteps, encoder=encoder or Direct(), gradient=gradient)
+    return SpikingNetwork(
+        body, timesteps=timesteps, encoder=encoder or Direct(), gradient=gradient, recompute=recompute
+    )
 
 
 def _free_name(body: fx.GraphModule, node: fx.Node, taken: set[str], kind: str) -> str:

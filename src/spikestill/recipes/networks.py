@@ -32,6 +32,7 @@ class Spiking:
         encoder: how an image becomes a sequence.
         timesteps: T.
         gradient: rate or bptt.
+        recompute: save memory under bptt.
         max_pool: keep or average.
     """
 
@@ -40,6 +41,7 @@ class Spiking:
     timesteps: int
     gradient: Literal["rate", "bptt"]
     max_pool: Literal["keep", "average"]
+    recompute: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,7 @@ class NetworkDescription:
                 timesteps=recipe.timesteps,
                 gradient=recipe.gradient,
                 max_pool=recipe.max_pool,
+                recompute=recipe.recompute,
             )
             if recipe.encoder.name == "poisson":
                 # A Poisson rate cannot exceed 1: pixels go to [-1, 1] (methods 2).
@@ -160,6 +163,7 @@ class NetworkDescription:
             encoder=build_encoder(self.spiking.encoder),
             gradient=self.spiking.gradient,
             max_pool=self.spiking.max_pool,
+            recompute=self.spiking.recompute,
             input_shape=self.input_shape,
         )
 

@@ -304,6 +304,7 @@ class DistillRecipe(Recipe):
         teacher_precision: float32 or bf16, independent of the student's.
         timesteps: T, the steps an image is shown.
         gradient: rate (one backward pass on firing rates) or bptt (through all steps).
+        recompute: under bptt, save memory for a second forward pass.
         neuron: what takes the place of every activation.
         encoder: how an image becomes a sequence.
         max_pool: keep max-pooling, or make it average-pooling.
@@ -316,6 +317,7 @@ class DistillRecipe(Recipe):
     teacher_precision: Precision = "float32"
     timesteps: int = 4
     gradient: Literal["rate", "bptt"] = "rate"
+    recompute: bool = False
     neuron: Neuron = field(default_factory=Neuron)
     encoder: Encoder = field(default_factory=Encoder)
     max_pool: Literal["keep", "average"] = "keep"
