@@ -59,9 +59,12 @@ class Record:
         steps: class scores of every time step ``[T, B, K]``; None for an ANN and under rate gradients, where no
             gradient reaches a single step.
         spikes: by point name, the tapped spikes ``[T, B, C, H, W]``; only where a sequence was asked for.
+        gradients: by point name, the gradient ``[B, C, H, W]`` of each image's own cross-entropy by the activation
+            there; of a teacher alone, and only where an objective asks for it.
     """
 
     logits: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
     steps: Tensor | None = None
     spikes: Mapping[str, Tensor] = field(default_factory=dict)
+    gradients: Mapping[str, Tensor] = field(default_factory=dict)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from spikestill import models
-from spikestill.graph import cut, cut_points, stage_points, trace
+from spikestill.graph import cut, cut_points, levels, named_points, stage_points, to_spiking, trace
 from spikestill.graph.sequence import SequenceRun
 from spikestill.types import InputError
 from tests.graph.networks import NETWORKS, SHAPE, network, spiking
@@ -98,3 +98,23 @@ def test_a_stem_of_one_layer_is_no_stage() -> None:
     block = nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 1, 1), nn.ReLU())
     model = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), block, nn.Flatten(), nn.Linear(64, 5))
     assert stage_points(trace(model, SHAPE)) == ["2"]
+
+
+def test_levels_count_neuron_layers_up_to_every_change_of_resolution() -> None:
+    """VGG9: one convolution, then two, two, two, each behind a pooling, and a hidden linear layer."""
+    ann = models.create("vgg9", width=0.125)
+    for traced in (trace(ann, (3, 32, 32)), to_spiking(ann, input_shape=(3, 32, 32)).body):
+        found = levels(traced)
+        assert [level.name for level in found] == ["layer1", "layer2", "layer3", "layer4"]
+        assert [level.layers for level in found] == [1, 3, 5, 7]
+        assert [level.depth for level in found] == [1 / 8, 3 / 8, 5 / 8, 7 / 8]
+        assert [level.shape[1] for level in found] == [32, 16, 8, 4]
+
+
+def test_named_points_say_what_is_there() -> None:
+    points = named_points(to_spiking(models.create("vgg5", width=0.125), input_shape=(3, 32, 32)).body)
+    assert points["layer1"] == points["layer1.relu1"]
+    assert points["layer1"].is_activation
+    assert points["layer1"].shape[1:] == (32, 32)
+    assert not points["layer1.conv1"].is_activation
+    assert len(points["head.relu1"].shape) == 1

@@ -28,7 +28,13 @@ def create(name: str, with_teacher: bool = True, **options: Any) -> objectives.O
 
 
 def test_every_name_gives_its_objective() -> None:
-    assert objectives.names() == ["blockwise", "cross-entropy", "logits"]
+    assert objectives.names() == [
+        "activation-attention",
+        "blockwise",
+        "cross-entropy",
+        "gradient-attention",
+        "logits",
+    ]
     for name in objectives.names():
         assert create(name).name == name
 
@@ -57,7 +63,7 @@ def test_an_unknown_option_is_refused_with_the_nearest(name: str, option: str, n
         create(name, **{option: 1})
 
 
-@pytest.mark.parametrize("name", ["logits", "blockwise"])
+@pytest.mark.parametrize("name", ["logits", "blockwise", "activation-attention", "gradient-attention"])
 def test_what_needs_a_teacher_says_so(name: str) -> None:
     with pytest.raises(InputError, match=f"objective {name} needs a teacher"):
         create(name, with_teacher=False)

@@ -79,6 +79,18 @@ def test_a_resume_gives_the_same_bits(
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_a_student_learns_from_attention(student_recipe: StudentMaker, teacher: Run, gradient: str) -> None:
+    terms = [{"name": name, "weight": 0.45} for name in ("activation-attention", "gradient-attention")]
+    run = train(
+        student_recipe(teacher=str(teacher.folder), objectives=[{"name": "cross-entropy"}, *terms], gradient=gradient)
+    )
+    rows = run.read_table("metrics.csv")
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    for name in ("activation-attention", "gradient-attention"):
+        assert 0 < float(rows[-1][f"train_{name}"]) < float("inf")
+
+
 def test_the_teacher_stays_as_it_is(student_recipe: StudentMaker, teacher: Run) -> None:
     recipe = student_recipe(teacher=str(teacher.folder), objectives=GUIDED)
     learner = prepared(recipe).train()
@@ -109,7 +121,7 @@ def test_the_teacher_sees_its_own_normalisation(student_recipe: StudentMaker, te
     learner = prepared(recipe)
     data = load_data(recipe)
     pixels = data.train.images[:4].float() / 255
-    guidance = learner._guidance((pixels - 0.5) / 0.5)
+    guidance = learner._guidance((pixels - 0.5) / 0.5, data.train.labels[:4])
     expected = find_teacher(str(teacher.folder), data).ann((pixels - data.mean[0]) / data.std[0])
     assert guidance is not None
     torch.testing.assert_close(guidance.logits, expected, rtol=1e-4, atol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return 0
+    _show_remarks()
     try:
         if words[0] == "--version":
             from spikestill import __version__
@@ -50,6 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("spikestill: stopped; --resume continues from the last checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def _show_remarks() -> None:
+    """What the library has to say once, such as that it compiles something, goes to the terminal."""
+    log = logging.getLogger("spikestill")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("spikestill: %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
 
 
 def _usage() -> str:

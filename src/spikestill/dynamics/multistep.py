@@ -67,6 +67,8 @@ def spike_sequence(
         InputError: for a current of neither 1 nor T steps, and for terms that are more than two or differ in shape.
     """
     terms = _terms(current, timesteps)
+    if not torch.is_grad_enabled():
+        return _spikes(terms, carry, leak, threshold, timesteps, rule)
     tensors = [tensor for term in terms for tensor in (term.sequence, *_learned(term))]
     return _SpikeSequence.apply(
         [term.normalisation for term in terms], carry, leak, threshold, timesteps, rule, *tensors
@@ -132,15 +134,12 @@ class _SpikeSequence(torch.autograd.Function):
         *tensors: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         sequences: list[Any] = list(tensors[::3])
-        terms = [Term(*pair) for pair in zip(sequences, normalisations, strict=True)]
-        layout = Layout.of(terms[0].sequence)
-        flat = _flat(terms, layout)
-        arguments = (layout.channels, _flat_carry(carry, layout, flat), leak, threshold, timesteps, rule)
-        spikes, last = passes_for(flat[0].values, rule).spikes(flat, *arguments)
+        terms = [Term(*pair) for pair in zip(sequences, normalisations, strict=True)]  # none is spare: see backward
         ctx.save_for_backward(carry, leak, threshold, *tensors)  # weights too: autograd then sees whether they changed
-        ctx.normalisations, ctx.timesteps, ctx.rule, ctx.layout = normalisations, timesteps, rule, layout
+        ctx.normalisations, ctx.timesteps, ctx.rule = normalisations, timesteps, rule
+        ctx.layout = Layout.of(terms[0].sequence)
         ctx.set_materialize_grads(False)
-        return layout.restore(spikes), layout.restore(last)
+        return _spikes(terms, carry, leak, threshold, timesteps, rule)
 
     @staticmethod
     @once_differentiable
@@ -220,6 +219,16 @@ class _RateSequence(torch.autograd.Function):
             None,
             *by_terms,
         )
+
+
+def _spikes(
+    terms: Sequence[Term], carry: Tensor | None, leak: Tensor, threshold: Tensor, timesteps: int, rule: NeuronRule
+) -> tuple[Tensor, Tensor]:
+    layout = Layout.of(terms[0].sequence)
+    flat = _flat(terms, layout)
+    arguments = (layout.channels, _flat_carry(carry, layout, flat), leak, threshold, timesteps, rule)
+    spikes, last = passes_for(flat[0].values, rule).spikes(flat, *arguments)
+    return layout.restore(spikes), layout.restore(last)
 
 
 def _through(

@@ -1,7 +1,7 @@
 """Everything is a transformation of the network's graph: trace, check, to_spiking, rate, cut, fold."""
 
 from spikestill.graph.check import Finding, Report, check
-from spikestill.graph.cut import CutPoint, cut, cut_points, stage_points
+from spikestill.graph.cut import CutPoint, Level, Point, cut, cut_points, levels, named_points, stage_points
 from spikestill.graph.fold import fold
 from spikestill.graph.network import SpikingNetwork, record
 from spikestill.graph.spiking import to_spiking
@@ -10,6 +10,8 @@ from spikestill.graph.trace import evaluating, trace
 __all__ = [
     "CutPoint",
     "Finding",
+    "Level",
+    "Point",
     "Report",
     "SpikingNetwork",
     "check",
@@ -17,6 +19,8 @@ __all__ = [
     "cut_points",
     "evaluating",
     "fold",
+    "levels",
+    "named_points",
     "record",
     "stage_points",
     "to_spiking",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from torch import fx
 
@@ -12,7 +12,7 @@ from spikestill.graph.operations import is_activation
 from spikestill.graph.trace import calls, scope_of, shape_of
 from spikestill.types import InputError, unknown_name
 
-__all__ = ["CutPoint", "cut", "cut_points", "node_named", "stage_points"]
+__all__ = ["CutPoint", "Level", "Point", "cut", "cut_points", "levels", "named_points", "node_named", "stage_points"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,36 @@ class CutPoint:
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Point:
+    """A value that has a name, and so can be tapped.
+
+    Attributes:
+        shape: of the value, without the batch; empty for what is no tensor.
+        is_activation: whether an activation gives it, or, in a spiking graph, a neuron layer.
+    """
+
+    shape: tuple[int, ...]
+    is_activation: bool
+
+
+@dataclass(frozen=True)
+class Level:
+    """The last activated cut point at one resolution.
+
+    Attributes:
+        name: of the point.
+        shape: of the map, ``(C, H, W)``.
+        layers: how many activations (or neuron layers) the graph calls up to there.
+        depth: the same as a share of all its activations, in (0, 1].
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    layers: int
+    depth: float
+
+
 def cut_points(traced: fx.GraphModule) -> list[CutPoint]:
     """The single-tensor points of a traced graph, in order; its last value is none."""
     names = _names_by_node(traced.graph)
@@ -40,20 +70,34 @@ def cut_points(traced: fx.GraphModule) -> list[CutPoint]:
     ]
 
 
+def named_points(traced: fx.GraphModule) -> dict[str, Point]:
+    """Every name that :func:`node_named` knows, with what is there."""
+    return {
+        name: Point(shape_of(node) or (), is_activation(traced, node))
+        for node, names in _names_by_node(traced.graph).items()
+        for name in names
+    }
+
+
+def levels(traced: fx.GraphModule) -> list[Level]:
+    """The last activated cut point before every change of resolution, from fine to coarse; one pixel is no map."""
+    total = sum(is_activation(traced, node) for node in calls(traced.graph))
+    found = []
+    for _, group in groupby(_activated_points(traced), key=lambda item: item[0].shape[1:]):
+        point, count = list(group)[-1]
+        found.append(Level(point.name, point.shape, count, count / total))
+    return found
+
+
 def stage_points(traced: fx.GraphModule) -> list[str]:
     """The ends of the main stages: the last activated cut point at every resolution, from fine to coarse.
 
     A stem of a single neuron layer is no stage, nor is what comes after the last map larger than one pixel.
     """
-    activated = _activated_points(traced)
-    stages: list[tuple[str, int, int]] = []
-    for _, group in groupby(activated, key=lambda item: item[0].shape[1:]):
-        points = list(group)
-        neurons = points[-1][1] - (stages[-1][1] if stages else 0)
-        stages.append((points[-1][0].name, points[-1][1], neurons))
-    if len(stages) > 1 and stages[0][2] < 2 and any(neurons > 1 for _, _, neurons in stages[1:]):
-        stages = stages[1:]
-    return [name for name, _, _ in stages]
+    ends = levels(traced)
+    if len(ends) > 1 and ends[0].layers < 2 and any(b.layers - a.layers > 1 for a, b in pairwise(ends)):
+        ends = ends[1:]
+    return [end.name for end in ends]
 
 
 def cut(traced: fx.GraphModule, at: str) -> tuple[fx.GraphModule, fx.GraphModule]:

@@ -7,9 +7,11 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikestill.graph.cut import node_named
+from spikestill.graph.operations import is_in_place
 from spikestill.graph.rate import RateRun
 from spikestill.graph.recomputing import run_in_segments
 from spikestill.graph.sequence import Observer, SequenceRun
@@ -94,14 +96,15 @@ class SpikingNetwork(nn.Module):
         Raises:
             InputError: for a name that is no point of the network.
         """
-        nodes = {node_named(self.body, name): name for name in taps}
+        places, nodes = _places(self.body, taps)
         if not nodes and self._can_stream(images, self.timesteps):
             steps = self.unroll(images)
             return Record(steps.mean(0), {}, steps)
         encoded = self.encoder(images, self.timesteps)
         if self.gradient == "rate" and self.training and torch.is_grad_enabled():
             rate_run = RateRun(self.body, self.timesteps, nodes)
-            return Record(rate_run.rate(encoded), rate_run.tapped)
+            logits = rate_run.rate(encoded)
+            return Record(logits, {name: rate_run.tapped[nodes[node]] for name, node in places.items()})
         if self.recompute and self.training and torch.is_grad_enabled():
             by_name = {node.name: name for node, name in nodes.items()}
             steps, tapped = run_in_segments(self.body, encoded, self.timesteps, by_name)
@@ -109,7 +112,12 @@ class SpikingNetwork(nn.Module):
             run = SequenceRun(self.body, self.timesteps, taps=nodes)
             steps, tapped = run.sequence(encoded), run.tapped
         rates = {name: spikes.mean(0) for name, spikes in tapped.items()}
-        return Record(steps.mean(0), rates, steps, tapped)
+        return Record(
+            steps.mean(0),
+            {name: rates[nodes[node]] for name, node in places.items()},
+            steps,
+            {name: tapped[nodes[node]] for name, node in places.items()},
+        )
 
     def _can_stream(self, images: Tensor, timesteps: int) -> bool:
         """Whether the steps may be run some at a time: in evaluation, without autograd, for inputs of as many steps.
@@ -146,29 +154,66 @@ class SpikingNetwork(nn.Module):
         return f"timesteps={self.timesteps}, gradient={self.gradient!r}"
 
 
-def record(traced: fx.GraphModule, images: Tensor, taps: Collection[str] = ()) -> Record:
+def record(
+    traced: fx.GraphModule,
+    images: Tensor,
+    taps: Collection[str] = (),
+    *,
+    gradients: Collection[str] = (),
+    labels: Tensor | None = None,
+) -> Record:
     """Logits of a traced ANN and its activations at the named points.
 
     Args:
         traced: from ``trace``.
         images: ``[B, C, H, W]``.
         taps: names of points (module paths; see ``cut_points``).
+        gradients: names of points at which the gradient of the cross-entropy is wanted as well. It is taken whether
+            autograd is on or off; the graph begins at the first of the points, and the record is then a constant.
+        labels: ``[B]``, for the gradients.
     """
-    run = _TappedRun(traced, {node_named(traced, name): name for name in taps})
-    return Record(run.run(images), run.tapped)
+    features = {name: node_named(traced, name) for name in taps}
+    wanted = {name: node_named(traced, name) for name in gradients}
+    run = _TappedRun(traced, {*features.values(), *wanted.values()}, leaves=set(wanted.values()))
+    if not wanted:
+        logits = run.run(images)
+        return Record(logits, {name: run.tapped[node] for name, node in features.items()})
+    assert labels is not None
+    with torch.enable_grad():
+        logits = run.run(images)
+        # The sum, not the mean: each image's gradient is that of its own loss, whatever the batch.
+        loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
+        given = torch.autograd.grad(loss, [run.tapped[node] for node in wanted.values()], materialize_grads=True)
+    return Record(
+        logits.detach(),
+        {name: run.tapped[node].detach() for name, node in features.items()},
+        gradients=dict(zip(wanted, given, strict=True)),
+    )
 
 
 class _TappedRun(fx.Interpreter):
-    def __init__(self, traced: fx.GraphModule, taps: Mapping[fx.Node, str]) -> None:
+    """One run of an ANN that keeps the values at some nodes; autograd reaches back to ``leaves`` at least."""
+
+    def __init__(self, traced: fx.GraphModule, taps: Collection[fx.Node], leaves: Collection[fx.Node]) -> None:
         super().__init__(traced)
-        self.taps = taps
-        self.tapped: dict[str, Tensor] = {}
+        self.taps, self.leaves = taps, leaves
+        self.tapped: dict[fx.Node, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n in self.taps:
-            self.tapped[self.taps[n]] = result
-        return result
+        if n not in self.taps:
+            return result
+        if n in self.leaves and not result.requires_grad:
+            result = result.detach().requires_grad_()
+        self.tapped[n] = result
+        # What comes next must not write over the value that was asked for.
+        return result.clone() if any(is_in_place(self.module, user) for user in n.users) else result  # type: ignore[arg-type]
+
+
+def _places(body: fx.GraphModule, taps: Collection[str]) -> tuple[dict[str, fx.Node], dict[fx.Node, str]]:
+    """The node of every name, and one name of every node: a node may have been asked for under several."""
+    places = {name: node_named(body, name) for name in taps}
+    return places, {node: name for name, node in places.items()}
 
 
 def _needs_all_steps(module: nn.Module) -> bool:

@@ -7,7 +7,7 @@ time (everything before the first neuron, under direct encoding) is computed onc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor, fx, nn
 
 from spikestill.dynamics import Term
 from spikestill.graph.arguments import found_in, mapped
-from spikestill.graph.fusion import deferred_to_neurons, normalisation_of
+from spikestill.graph.fusion import deferred_to_neurons, has_one_reader, normalisation_of
 from spikestill.graph.operations import DROPOUTS
+from spikestill.graph.trace import module_of
 from spikestill.nn import LIF
 
 __all__ = ["Observer", "SequenceRun", "Signal", "drop_one_mask", "over_signals"]
@@ -31,6 +32,8 @@ class Signal:
 
     value: Tensor
     moves: bool
+    is_spare: bool = False
+    """Whether the one operation that reads it may write over it."""
 
 
 class SequenceRun(fx.Interpreter):
@@ -66,6 +69,8 @@ class SequenceRun(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:  # noqa: D102
         self._defers = n in self._deferred
         result = super().run_node(n)
+        if isinstance(result, Signal) and not torch.is_grad_enabled() and self._gives_spare(n):
+            result = replace(result, is_spare=True)
         if n in self.taps:
             self.tapped[self.taps[n]] = self._in_time(result)
         return result
@@ -75,8 +80,8 @@ class SequenceRun(fx.Interpreter):
         if isinstance(module, LIF):
             return self._spike(str(target), module, args[0])
         if self._defers:
-            sequence = self._steps(args[0])
-            return [Term(sequence, normalisation_of(module, sequence.detach())[0])]
+            term = self._term(args[0])
+            return [replace(term, normalisation=normalisation_of(module, term.sequence.detach())[0])]
         if isinstance(module, DROPOUTS) and module.training and args[0].moves:
             signal = args[0]
             return Signal(drop_one_mask(module, signal.value.unflatten(0, (self.timesteps, -1))).flatten(0, 1), True)
@@ -104,7 +109,16 @@ class SequenceRun(fx.Interpreter):
         return Signal(spikes.flatten(0, 1), True)
 
     def _terms(self, value: Signal | list[Term]) -> list[Term]:
-        return value if isinstance(value, list) else [Term(self._steps(value))]
+        return value if isinstance(value, list) else [self._term(value)]
+
+    def _term(self, signal: Signal) -> Term:
+        return Term(self._steps(signal), is_spare=signal.is_spare)
+
+    def _gives_spare(self, node: fx.Node) -> bool:
+        """Whether a node's value is new memory, which is read once."""
+        module = module_of(self.module, node)  # type: ignore[arg-type]
+        is_new = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
+        return is_new and has_one_reader(self.module, node, self.taps, self._deferred)  # type: ignore[arg-type]
 
     def _steps(self, signal: Signal) -> Tensor:
         """``[T, B, ...]``, or ``[1, B, ...]`` for what does not move."""

@@ -8,15 +8,28 @@ from typing import Any
 from torch import fx
 
 from spikestill.graph import SpikingNetwork
+from spikestill.objectives.attention import ActivationAttention
 from spikestill.objectives.blockwise import Blockwise
 from spikestill.objectives.cross_entropy import CrossEntropy
+from spikestill.objectives.gradient_attention import GradientAttention
 from spikestill.objectives.logits import Logits
 from spikestill.objectives.objective import Objective
+from spikestill.objectives.spikes import windowed_distance
 from spikestill.types import InputError, unknown_name
 
-__all__ = ["Blockwise", "CrossEntropy", "Logits", "Objective", "create", "names"]
+__all__ = [
+    "ActivationAttention",
+    "Blockwise",
+    "CrossEntropy",
+    "GradientAttention",
+    "Logits",
+    "Objective",
+    "create",
+    "names",
+    "windowed_distance",
+]
 
-_OBJECTIVES: tuple[type[Objective], ...] = (Blockwise, CrossEntropy, Logits)
+_OBJECTIVES: tuple[type[Objective], ...] = (ActivationAttention, Blockwise, CrossEntropy, GradientAttention, Logits)
 
 
 def names() -> list[str]:

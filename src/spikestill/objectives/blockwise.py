@@ -12,6 +12,7 @@ from torch.nn import functional
 from spikestill.graph import SpikingNetwork, cut, cut_points, stage_points
 from spikestill.objectives.logits import distillation
 from spikestill.objectives.objective import Objective
+from spikestill.objectives.points import named_pairs
 from spikestill.types import InputError, Record, unknown_name
 
 __all__ = ["Blockwise", "Mapping1x1"]
@@ -134,12 +135,8 @@ class Mapping1x1(nn.Module):
 def _pairs(
     student: fx.GraphModule, teacher: fx.GraphModule, points: Sequence[str] | Mapping[str, str] | None
 ) -> list[tuple[str, str]]:
-    if points is not None and not points:
-        raise InputError("blockwise: points is empty; name one at least, or leave it out")
-    if isinstance(points, Mapping):
-        return list(points.items())
     if points is not None:
-        return [(point, point) for point in points]
+        return named_pairs("blockwise", points)
     own, other = stage_points(student), stage_points(teacher)
     if not own or not other:
         raise InputError("blockwise: found no stages to branch at; name the points")

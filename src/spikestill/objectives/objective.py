@@ -24,6 +24,7 @@ class Objective(nn.Module):
         needs_teacher: whether it makes sense without one.
         student_taps: the student's points whose firing rates it reads.
         teacher_taps: the teacher's points whose activations it reads.
+        teacher_gradients: the teacher's points at which it reads the gradient of the teacher's cross-entropy.
         progress: the share of the training that is done, from 0 to 1, for objectives that change with it.
     """
 
@@ -34,6 +35,7 @@ class Objective(nn.Module):
         super().__init__()
         self.student_taps: tuple[str, ...] = ()
         self.teacher_taps: tuple[str, ...] = ()
+        self.teacher_gradients: tuple[str, ...] = ()
         self.progress = 1.0
 
     @classmethod

@@ -200,6 +200,7 @@ class DistillLearner(Learner):
         self._rescale = rescale
         self._student_taps = _union(objective.student_taps for objective in objectives)
         self._teacher_taps = _union(objective.teacher_taps for objective in objectives)
+        self._teacher_gradients = _union(objective.teacher_gradients for objective in objectives)
         self._teacher_precision = recipe.teacher_precision
 
     @property
@@ -207,7 +208,7 @@ class DistillLearner(Learner):
         return [self.network, self.objectives]
 
     def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:  # noqa: D102
-        guidance = self._guidance(images)
+        guidance = self._guidance(images, labels)
         for objective in self.objectives:
             cast(Objective, objective).progress = self.global_step / (self.recipe.epochs * len(self.batches))
         with self.autocast(self.recipe.precision):
@@ -217,14 +218,14 @@ class DistillLearner(Learner):
         return total, record.logits, terms
 
     @torch.no_grad()
-    def _guidance(self, images: Tensor) -> Record | None:
+    def _guidance(self, images: Tensor, labels: Tensor) -> Record | None:
         (teacher,) = self._teacher
         if teacher is None:
             return None
         if self._rescale is not None:
             images = images * self._rescale[0] + self._rescale[1]
         with self.autocast(self._teacher_precision):
-            return record_of(teacher, images, taps=self._teacher_taps)
+            return record_of(teacher, images, taps=self._teacher_taps, gradients=self._teacher_gradients, labels=labels)
 
 
 def _union(taps: Any) -> tuple[str, ...]:
