@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_usage())
         return 0
     _show_remarks()
+    _keep_freed_memory()
     try:
         if words[0] == "--version":
             from spikestill import __version__
@@ -62,6 +64,19 @@ def _show_remarks() -> None:
         handler.setFormatter(logging.Formatter("spikestill: %(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
+
+
+def _keep_freed_memory() -> None:
+    """Have the allocator keep what large tensors leave behind, for the next ones, in place of giving it back.
+
+    A training step allocates the same tensors again and again. Given back to the system and mapped in again, they can
+    cost more time than what is computed on them (docs/performance.md). Where the C library is not glibc, nothing is done.
+    """
+    allocator = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if allocator is not None:
+        map_no_block, never_trim = (-4, 0), (-1, -1)  # M_MMAP_MAX, M_TRIM_THRESHOLD
+        allocator(*map_no_block)
+        allocator(*never_trim)
 
 
 def _usage() -> str:
