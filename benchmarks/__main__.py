@@ -78,8 +78,8 @@ def _result(job: Job, folder: Path, fresh: bool) -> dict[str, Any] | None:
             print("kept")
             return kept
     write_json(path.with_suffix(".job"), job)
-    # Time: freed blocks are kept for the next ones, which is kinder to all contestants than mapping them in anew. Memory:
-    # large blocks go back to the system at once, so that what is resident is what is in use.
+    # Time: freed blocks are kept for the next ones, which serves all contestants. Memory: large blocks go back to the
+    # system at once, so that what is resident is what is in use.
     kept = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
     returned = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     environment = os.environ | (returned if job["task"] == "memory" else kept)

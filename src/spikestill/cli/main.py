@@ -70,7 +70,7 @@ def _keep_freed_memory() -> None:
     """Have the allocator keep what large tensors leave behind, for the next ones, in place of giving it back.
 
     A training step allocates the same tensors again and again. Given back to the system and mapped in again, they can
-    cost more time than what is computed on them (docs/performance.md). Where the C library is not glibc, nothing is done.
+    cost more time than what is computed on them (docs/performance.md). Only glibc is known to do so.
     """
     allocator = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if allocator is not None:
