@@ -37,14 +37,14 @@ def passes_for(sequence: Tensor, rule: NeuronRule | None = None) -> Any:
     if sequence.device.type == "cpu" and native.covers(sequence.dtype, rule):
         return native
     if sequence.device.type == "cuda":
-        kernels = _triton_kernels()
+        kernels = _triton_backend()
         if kernels is not None and kernels.covers(sequence.dtype, rule):
             return kernels
     return plain
 
 
 @functools.cache
-def _triton_kernels() -> ModuleType | None:
+def _triton_backend() -> ModuleType | None:
     if importlib.util.find_spec("triton") is None:
         return None
-    return importlib.import_module("spikestill.dynamics.triton_kernels")
+    return importlib.import_module("spikestill.dynamics.triton_backend")
