@@ -15,10 +15,10 @@ data=$1
 out=$2
 teacher=${TEACHER:-$out/teacher}
 spikestill=${SPIKESTILL:-.venv/bin/spikestill}
-seeds=${SEEDS:-0 1 2}
+seeds=${SEEDS-0 1 2}
 starts=${STARTS:-random teacher-weights}
-random_images=${RANDOM_IMAGES:-20000} random_epochs=${RANDOM_EPOCHS:-3}
-warm_images=${WARM_IMAGES:-15000} warm_epochs=${WARM_EPOCHS:-2}
+random_images=${RANDOM_IMAGES:-20000} random_epochs=${RANDOM_EPOCHS:-4}
+warm_images=${WARM_IMAGES:-20000} warm_epochs=${WARM_EPOCHS:-3}
 export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0
 
 train() { # OUT, then the words of the command

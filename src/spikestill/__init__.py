@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from spikestill.convert import convert  # at once: the function has its package's name, which an import would bind later
 from spikestill.dynamics import ATan, Linear, Rectangular, Sigmoid, Triangle
 from spikestill.graph import SpikingNetwork, check, to_spiking
 from spikestill.nn import IF, LIF, Direct, Events, Poisson
@@ -36,6 +37,7 @@ __all__ = [
     "Triangle",
     "analysis",
     "check",
+    "convert",
     "data",
     "distill",
     "evaluate",

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from spikestill.graph import to_spiking
 from spikestill.graph.sequence import SequenceRun, Signal, drop_one_mask, over_signals
+from spikestill.nn import IF
 from tests.graph.networks import SHAPE, spiking
 
 
@@ -34,6 +36,24 @@ def test_a_function_of_several_results_gives_several_signals() -> None:
     first, second = over_signals(torch.chunk, (Signal(torch.zeros(4, 6), True), 2), {"dim": 1}, 2)
     assert first.moves
     assert second.value.shape == (4, 3)
+
+
+def test_a_function_of_parameters_alone_is_a_constant() -> None:
+    class Offset(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu, self.offset = nn.ReLU(), nn.Parameter(torch.rand(3, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.relu(x) + self.offset * 2).flatten(1)
+
+    ann = Offset()
+    for gradient in ("bptt", "rate"):
+        snn = to_spiking(ann, input_shape=SHAPE, timesteps=4, neuron=IF(1e6), gradient=gradient)
+        logits = snn(torch.rand(2, *SHAPE))
+        torch.testing.assert_close(logits, (2 * ann.offset.detach()).expand(2, *SHAPE).flatten(1))
+        logits.sum().backward()
+        torch.testing.assert_close(snn.body.offset.grad, torch.full((3, 1, 1), 2.0 * 2 * 64))
 
 
 def test_dropout_draws_one_mask_for_all_steps() -> None:

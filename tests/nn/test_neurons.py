@@ -197,3 +197,48 @@ def test_it_moves_between_dtypes_as_any_module():
     (parameter,) = neuron.parameters()
     assert parameter.grad is not None
     assert parameter.grad.dtype == torch.bfloat16
+
+
+def test_an_initial_potential_is_the_carry_into_the_first_step():
+    neuron, current = LIF(0.9, 1.0), torch.rand(5, 2, 3, 4, 4)
+    assert neuron.initial is None
+    for initial in (0.3, torch.rand(3, 1, 1), torch.rand(3, 4, 4)):
+        neuron.set_initial(None)
+        carry = torch.as_tensor(initial).expand(2, 3, 4, 4)
+        expected = neuron.run(current, carry=carry)
+        neuron.set_initial(initial)
+        spikes, last = neuron.run(current)
+        assert torch.equal(spikes, expected[0])
+        assert torch.equal(last, expected[1])
+        assert torch.equal(neuron.run(current, carry=torch.zeros_like(carry))[0], LIF(0.9, 1.0)(current))
+    assert torch.equal(IF(5.0)(torch.ones(1, 1, 2), 5)[:, 0, 0], torch.tensor([0.0, 0, 0, 0, 1]))
+    started = IF(5.0)
+    started.set_initial(2.5)
+    assert torch.equal(started(torch.ones(1, 1, 2), 5)[:, 0, 0], torch.tensor([0.0, 0, 1, 0, 0]))
+
+
+@pytest.mark.parametrize("learn", LEARN)
+def test_an_initial_potential_is_in_the_state_dict_only_where_there_is_one(learn):
+    first, second = LIF(0.5, 1.0, learn=learn), LIF(0.5, 1.0, learn=learn)
+    at_rest = copy.deepcopy(first.state_dict())
+    first.set_initial(torch.rand(3, 1, 1))
+    assert set(first.state_dict()) - set(at_rest) == {"initial"}
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(second.initial, first.initial)
+    assert torch.equal(copy.deepcopy(second).initial, first.initial)
+    assert second.to(torch.bfloat16).initial.dtype == torch.bfloat16
+    nn.ModuleList([second]).load_state_dict({}, strict=False)  # says nothing of this layer
+    assert second.initial is not None
+    second.load_state_dict(at_rest)  # as runs have it that were written before there was one
+    assert second.initial is None
+
+
+def test_wrong_initial_potentials_are_refused():
+    neuron = LIF()
+    with pytest.raises(InputError, match="the initial membrane potential must be finite"):
+        neuron.set_initial(math.nan)
+    neuron.set_initial(torch.zeros(3, 1, 1))
+    with pytest.raises(InputError, match=r"initial membrane potential \[3, 1, 1\] does not fit neurons \[4, 2, 2\]"):
+        neuron(torch.rand(2, 1, 4, 2, 2))
+    with pytest.raises(InputError, match="rate gradients start at rest"):
+        neuron.rate(torch.rand(2, 1, 3, 2, 2))

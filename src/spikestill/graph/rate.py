@@ -148,6 +148,8 @@ class RateRun(fx.Interpreter):
             return item.rate if isinstance(item, Pair) else item
 
         by_rate = function(*mapped(args, rates), **mapped(dict(kwargs), rates))
+        if not pairs:  # of a parameter, or of sizes: a constant
+            return by_rate
         if all(pair.sequence is None for pair in pairs):
             return mapped(by_rate, lambda item: Pair(None, item) if isinstance(item, Tensor) else item)
 

@@ -131,7 +131,10 @@ class SequenceRun(fx.Interpreter):
 
 
 def over_signals(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], timesteps: int) -> Any:
-    """A stateless function of signals: once if none of them moves, else over all steps as one batch."""
+    """A stateless function of signals: once if none of them moves, else over all steps as one batch.
+
+    Of no signals at all (of a parameter, or of sizes) it is no signal either, but a constant.
+    """
     signals = found_in((args, kwargs), Signal)
     moves = any(signal.moves for signal in signals)
 
@@ -143,6 +146,8 @@ def over_signals(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Ma
         return item.value
 
     result = function(*mapped(args, unwrap), **mapped(dict(kwargs), unwrap))
+    if not signals:
+        return result
     return mapped(result, lambda item: Signal(item, moves) if isinstance(item, Tensor) else item)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,11 @@ class LIF(nn.Module):
     Leak and threshold are scalars of the layer, in its ``state_dict`` whether learnable or not. A learnable one is kept
     in its range by its parametrisation: the threshold positive (softplus), the leak in (0, 1] (sigmoid).
 
+    Attributes:
+        initial: what a neuron carries into its first time step, so that ``v_1 = initial + x_1``: of a shape that
+            broadcasts to one image's neurons ``[C, ...]``, in the unit of the input current. None, the default, is
+            rest; a ``state_dict`` holds it only where it is not None.
+
     Args:
         leak: what remains of the membrane potential after a time step, in (0, 1].
         threshold: the potential at which a neuron fires, positive, in the unit of the input current.
@@ -37,6 +43,7 @@ class LIF(nn.Module):
 
     leak: Tensor
     threshold: Tensor
+    initial: Tensor | None
 
     def __init__(
         self,
@@ -64,6 +71,7 @@ class LIF(nn.Module):
         self.learn = tuple(sorted(set(learn)))
         self._add("leak", leak, _UnitInterval())
         self._add("threshold", threshold, _Positive())
+        self.register_buffer("initial", None)
 
     def _add(self, name: str, value: float, constraint: nn.Module) -> None:
         if name in self.learn:
@@ -87,13 +95,30 @@ class LIF(nn.Module):
         else:
             self.threshold.copy_(value)
 
+    @torch.no_grad()
+    def set_initial(self, initial: float | Tensor | None) -> None:
+        """Let the neurons start from another potential than rest, as conversion does; None is rest again.
+
+        Raises:
+            InputError: for one that is not finite.
+        """
+        if initial is not None:
+            like = self.threshold
+            initial = torch.as_tensor(initial, dtype=like.dtype, device=like.device).detach().clone()
+            if not initial.isfinite().all():
+                raise InputError("the initial membrane potential must be finite")
+        self.initial = initial
+
     def forward(self, current: Tensor, timesteps: int | None = None, carry: Tensor | None = None) -> Tensor:
         """Spikes ``[T, B, ...]`` of the input current, differentiable through time.
 
         Args:
             current: ``[T, B, ...]``; or ``[1, B, ...]``, constant over ``timesteps`` steps.
             timesteps: T where the current is constant.
-            carry: the state of an earlier call, as :meth:`run` returns it.
+            carry: the state of an earlier call, as :meth:`run` returns it; by default ``initial``.
+
+        Raises:
+            InputError: where ``initial`` does not broadcast to the current's neurons.
         """
         return self.run(current, timesteps, carry)[0]
 
@@ -102,11 +127,38 @@ class LIF(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """As :meth:`forward`, of terms too, together with the carry ``[B, ...]`` after the last step."""
         steps = timesteps or _steps(current)
+        if carry is None:
+            carry = self._start(current)
         return spike_sequence(current, self.leak, self.threshold, steps, self.rule, carry)
 
     def rate(self, current: Tensor | Sequence[Term], timesteps: int | None = None) -> tuple[Tensor, Tensor]:
-        """Spikes ``[T, B, ...]`` outside autograd, and their firing rate ``[B, ...]`` inside it (methods 6)."""
+        """Spikes ``[T, B, ...]`` outside autograd, and their firing rate ``[B, ...]`` inside it (methods 6).
+
+        Raises:
+            InputError: for neurons that do not start at rest, as this pass does.
+        """
+        if self.initial is not None:
+            raise InputError("rate gradients start at rest, this neuron layer does not: train with gradient='bptt'")
         return rate_sequence(current, self.leak, self.threshold, timesteps or _steps(current), self.rule)
+
+    def _start(self, current: Tensor | Sequence[Term]) -> Tensor | None:
+        """The carry ``[B, ...]`` of the first time step; None for rest."""
+        if self.initial is None:
+            return None
+        shape = (current if isinstance(current, Tensor) else current[0].sequence).shape[1:]
+        try:
+            return self.initial.expand(shape)
+        except RuntimeError as error:
+            raise InputError(
+                f"the initial membrane potential {list(self.initial.shape)} does not fit neurons {list(shape[1:])}"
+            ) from error
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Make place for an initial potential of whatever shape, or for none, if this layer is loaded at all."""
+        if any(key.startswith(prefix) for key in state_dict):
+            given = state_dict.get(f"{prefix}initial")
+            self.initial = None if given is None else torch.empty_like(given, device=self.threshold.device)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def extra_repr(self) -> str:  # noqa: D102
         leak, threshold = self.leak.item(), self.threshold.item()

@@ -1,0 +1,139 @@
+"""What all methods start from: a copy of the spiking graph with the ANN's weights, BatchNorm folded."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, fx, nn
+
+from spikestill.graph import SpikingNetwork, fold, trace
+from spikestill.graph.operations import is_activation
+from spikestill.graph.trace import calls, module_of
+from spikestill.nn import LIF, Encoder, Events, Poisson
+from spikestill.types import InputError
+
+__all__ = ["Conversion", "neuron_nodes", "prepare", "require_soft_reset"]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A conversion under way.
+
+    Attributes:
+        body: the spiking graph that is made; the network's own stays as it is until the end.
+        ann: the traced ANN.
+        activations: by neuron layer, in the order of the graph, the ANN's node whose values its rate stands for.
+        images: the calibration batches, each ``[B, C, H, W]``.
+        encoder: of the spiking network.
+        timesteps: T of the spiking network.
+    """
+
+    body: fx.GraphModule
+    ann: fx.GraphModule
+    activations: dict[str, fx.Node]
+    images: list[Tensor]
+    encoder: Encoder
+    timesteps: int
+
+    @property
+    def input_scale(self) -> float:
+        """What of the ANN's input a value of 1 in the encoded input stands for."""
+        return self.encoder.scale if isinstance(self.encoder, Poisson) else 1.0
+
+    def neuron(self, name: str) -> LIF:
+        """A neuron layer of the graph that is made."""
+        module = self.body.get_submodule(name)
+        assert isinstance(module, LIF)
+        return module
+
+    def ceiling(self, name: str) -> float:
+        """The value at which the ANN's activation saturates: 6 for ReLU6."""
+        node = self.activations[name]
+        target = type(module_of(self.ann, node)) if node.op == "call_module" else node.target
+        return 6.0 if target in (nn.ReLU6, nn.functional.relu6) else float("inf")
+
+
+def prepare(snn: SpikingNetwork, ann: nn.Module, images: Sequence[Tensor]) -> Conversion:
+    """Check that the parts fit, and copy the spiking graph with the ANN's weights in it.
+
+    Raises:
+        InputError: see :func:`spikestill.convert.convert`.
+    """
+    if isinstance(snn.encoder, Events):
+        raise InputError("conversion calibrates with images, which the ANN reads too: events cannot be converted from")
+    if not sum(len(batch) for batch in images):
+        raise InputError("conversion needs calibration images: there are none")
+    if "converted" in snn.body.meta:
+        raise InputError(
+            f"the spiking network is converted already (by {snn.body.meta['converted']}): make a new one by to_spiking"
+        )
+    for name, neuron in snn.neurons():
+        if neuron.leak.item() != 1:
+            raise InputError(f"conversion needs neurons without a leak, '{name}' has {neuron.leak.item():g}: use IF")
+    shape = images[0].shape[1:]
+    traced = trace(copy.deepcopy(ann), shape)
+    body = copy.deepcopy(snn.body)
+    _take_weights(body, ann)
+    activations = [node for node in calls(traced.graph) if is_activation(traced, node)]
+    neurons = [str(node.target) for node in neuron_nodes(body)]
+    if len(activations) != len(neurons):
+        raise _of_another(f"it has {len(neurons)} neuron layers, the ANN {len(activations)} activations")
+    for name in neurons:
+        body.get_submodule(name).set_initial(None)  # type: ignore[operator]
+    _give_each_call_its_own_module(body)
+    body = fold(body, strict=False)
+    device = next(ann.parameters(), images[0]).device
+    moved = [batch.to(device) for batch in images]
+    pairs = dict(zip(neurons, activations, strict=True))
+    return Conversion(body, traced, pairs, moved, snn.encoder, snn.timesteps)
+
+
+def neuron_nodes(body: fx.GraphModule) -> Iterator[fx.Node]:
+    """The calls of neuron layers, in order."""
+    return (node for node in calls(body.graph) if isinstance(module_of(body, node), LIF))
+
+
+def require_soft_reset(work: Conversion, method: str) -> None:
+    """Refuse neurons that lose potential when they fire.
+
+    Raises:
+        InputError: for a hard reset.
+    """
+    for name in work.activations:
+        if work.neuron(name).rule.reset != "soft":
+            raise InputError(f"{method} needs neurons with a soft reset, '{name}' has a hard one: use IF(reset='soft')")
+
+
+def _take_weights(body: fx.GraphModule, ann: nn.Module) -> None:
+    neurons = tuple(f"{node.target}." for node in neuron_nodes(body))
+    own = {key: value for key, value in body.state_dict().items() if not key.startswith(neurons)}
+    given = ann.state_dict()
+    for key, value in own.items():
+        if key not in given:
+            raise _of_another(f"the ANN has no '{key}'")
+        if given[key].shape != value.shape:
+            raise _of_another(f"'{key}' is {list(value.shape)} in it and {list(given[key].shape)} in the ANN")
+    body.load_state_dict({key: given[key] for key in own}, strict=False)
+
+
+def _of_another(reason: str) -> InputError:
+    return InputError(f"the spiking network was not made of this ANN: {reason}")
+
+
+def _give_each_call_its_own_module(body: fx.GraphModule) -> None:
+    """Two calls of one layer may need two scales, and a BatchNorm that is called twice could not be folded."""
+    met: set[str] = set()
+    for node in list(calls(body.graph)):
+        module = module_of(body, node)
+        if module is None or not any(True for _ in module.state_dict()):
+            continue
+        path = str(node.target)
+        if path in met:
+            existing, number = {name for name, _ in body.named_modules()}, 2
+            while f"{path}_{number}" in existing:
+                number += 1
+            node.target = f"{path}_{number}"
+            body.add_submodule(node.target, copy.deepcopy(module))
+        met.add(path)

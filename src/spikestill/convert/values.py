@@ -1,0 +1,183 @@
+"""The values that thresholds are made of: activations of the ANN, currents and spikes of the spiking network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from spikestill.convert.preparing import Conversion
+from spikestill.graph.sequence import SequenceRun
+from spikestill.graph.trace import calls, module_of
+from spikestill.nn import LIF, Direct, Poisson
+from spikestill.types import InputError
+
+__all__ = [
+    "STEPS_AT_ONCE",
+    "HighestShare",
+    "activation_percentiles",
+    "checked_percentile",
+    "checked_steps",
+    "for_each_activation",
+    "percentile_of",
+    "require_positive",
+    "steps_of",
+    "up_to",
+]
+
+STEPS_AT_ONCE = 16
+"""How many time steps a calibration holds in memory."""
+
+
+def for_each_activation(work: Conversion, show: Callable[[str, Tensor], None]) -> None:
+    """Show every activation of the ANN, by its neuron layer's name, for one calibration batch after another."""
+    watched = {node: name for name, node in work.activations.items()}
+    for images in work.images:
+        _Watched(work.ann, watched, show).run(images)
+
+
+def activation_percentiles(work: Conversion, percentile: float) -> dict[str, float]:
+    """By neuron layer, the percentile of the ANN's activation over all images, channels and positions.
+
+    Raises:
+        InputError: for a percentile outside (0, 100], and for a layer where it is not positive.
+    """
+    images = sum(len(batch) for batch in work.images)
+    highest: dict[str, HighestShare] = {}
+
+    def note(name: str, value: Tensor) -> None:
+        if name not in highest:
+            highest[name] = HighestShare(images * value[0].numel(), percentile)
+        highest[name].add(value)
+
+    checked_percentile(percentile)
+    for_each_activation(work, note)
+    return {
+        name: require_positive(name, item.percentile(), f"activation (percentile {percentile:g})")
+        for name, item in highest.items()
+    }
+
+
+class HighestShare:
+    """The percentile of many values that come in parts, exact, holding the highest of them alone.
+
+    Between two values it is interpolated linearly, as numpy does.
+
+    Args:
+        count: of all values that will come.
+        percentile: in (0, 100]; 100 is the largest value.
+    """
+
+    def __init__(self, count: int, percentile: float) -> None:
+        self._rank = percentile / 100 * (count - 1)
+        self._keep = count - math.floor(self._rank)
+        self._kept: Tensor | None = None
+
+    def add(self, values: Tensor) -> None:
+        """Take note of some of the values."""
+        some = values.detach().flatten()
+        some = some.topk(min(self._keep, len(some)), sorted=False).values
+        if self._kept is not None:
+            some = torch.cat([self._kept, some])
+        self._kept = some.topk(min(self._keep, len(some))).values
+
+    def percentile(self) -> float:
+        """Of all values, once they have come."""
+        assert self._kept is not None
+        at, above = self._kept[-1].item(), self._kept[max(len(self._kept) - 2, 0)].item()
+        return at + (self._rank - math.floor(self._rank)) * (above - at)
+
+
+def percentile_of(values: Tensor, percentile: float) -> float:
+    """The percentile of the values of one tensor."""
+    highest = HighestShare(values.numel(), percentile)
+    highest.add(values)
+    return highest.percentile()
+
+
+def up_to(body: fx.GraphModule, node: fx.Node) -> fx.GraphModule:
+    """The part of a graph that a node's value needs, with that value as its output; it shares the modules."""
+    needed: set[fx.Node] = set()
+    open_nodes = [node]
+    while open_nodes:
+        item = open_nodes.pop()
+        if item not in needed:
+            needed.add(item)
+            open_nodes += item.all_input_nodes
+    graph = fx.Graph()
+    known: dict[fx.Node, fx.Node] = {}
+    for item in body.graph.nodes:
+        if item in needed or item.op == "placeholder":
+            known[item] = graph.node_copy(item, known.__getitem__)
+    graph.output(known[node])
+    return fx.GraphModule(body, graph, "UpTo")
+
+
+def steps_of(work: Conversion, node: fx.Node, images: Tensor, timesteps: int) -> Iterator[Tensor]:
+    """The values ``[t, B, ...]`` at a node of the spiking graph, a few of T time steps at a time.
+
+    Where no neuron comes before the node and every step's input is the same, one step stands for all.
+    """
+    head = up_to(work.body, node)
+    if work.encoder.constant and not any(isinstance(module_of(head, item), LIF) for item in calls(head.graph)):
+        timesteps = 1
+    # An encoder that is not ours may look at all steps together.
+    whole = None if type(work.encoder) in (Direct, Poisson) else work.encoder(images, timesteps)
+    carries: dict[str, Tensor] = {}
+    for start in range(0, timesteps, STEPS_AT_ONCE):
+        some = min(STEPS_AT_ONCE, timesteps - start)
+        if whole is None:
+            encoded = work.encoder(images, some)
+        else:
+            encoded = whole if len(whole) == 1 else whole[start : start + some]
+        yield SequenceRun(head, some, carries).sequence(encoded)
+
+
+def require_positive(name: str, value: float, what: str) -> float:
+    """A value that is to become a threshold or scale.
+
+    Raises:
+        InputError: where it is not positive and finite.
+    """
+    if not 0 < value < math.inf:
+        raise InputError(f"'{name}' has no positive {what} on the calibration images ({value:g}): it cannot be scaled")
+    return value
+
+
+def checked_percentile(percentile: float) -> float:
+    """A percentile in (0, 100].
+
+    Raises:
+        InputError: for any other.
+    """
+    if not 0 < percentile <= 100:
+        raise InputError(f"percentile must lie in (0, 100], not {percentile}")
+    return percentile
+
+
+def checked_steps(timesteps: int) -> int:
+    """A number of time steps, at least 1.
+
+    Raises:
+        InputError: for any other.
+    """
+    if timesteps < 1:
+        raise InputError(f"the number of time steps must be at least 1, not {timesteps}")
+    return timesteps
+
+
+class _Watched(fx.Interpreter):
+    """One run of the ANN that shows the values at some nodes."""
+
+    def __init__(self, traced: fx.GraphModule, watched: Mapping[fx.Node, str], show: Callable[[str, Tensor], None]):
+        super().__init__(traced)
+        self.watched, self.show = watched, show
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n in self.watched:
+            self.show(self.watched[n], result)
+        return result
