@@ -154,6 +154,16 @@ def unfitting_resume(folder: Path) -> list[str]:
     return ["train", "--resume", f"--out={out}", "--seed=5"]
 
 
+def spiking_run(folder: Path) -> list[str]:
+    run = teacher_run(folder)
+    (run.folder / "model.json").rename(run.folder / "student.json")
+    return ["convert", str(run.folder)]
+
+
+def unknown_conversion(folder: Path) -> list[str]:
+    return ["convert", str(teacher_run(folder).folder), "--method=shifted"]
+
+
 HERE = __name__
 
 CASES: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
@@ -218,6 +228,16 @@ CASES: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
     "kind of names": (["list", "model"], "unknown list 'model': did you mean 'models'?"),
     "input shape": (["check", "vgg5", "--input-shape=3,32"], "--input-shape must be channels,height,width"),
     "missing argument": (["check"], "model"),
+    "nothing to convert": (["convert", "--timesteps=4"], "convert needs a run folder, which comes first"),
+    "no run to convert": (["convert", "absent"], "absent is no run folder"),
+    "a spiking run to convert": (spiking_run, "holds a spiking network already: give the run of an ANN"),
+    "method of conversion": (unknown_conversion, "initialise"),
+    "a useless source": (["distill", "rate-bp", "--source=x"], "a source is given, but initialise: random converts"),
+    "a stage's option": (
+        ["distill", "hybrid", "--stages.source={epoch: 3}"],
+        "unknown option 'stages.source.epoch': did you mean 'stages.source.epochs'?",
+    ),
+    "too few images": (["distill", "hybrid", "--conversion.images=0"], "conversion.images must be at least 1, not 0"),
 }
 
 

@@ -102,7 +102,9 @@ def test_a_current_without_a_layer_of_its_own_gets_a_constant() -> None:
     [
         ({"timesteps": 0}, "the number of time steps must be at least 1, not 0"),
         ({"grid": 0}, "grid must be at least 1, not 0"),
-        ({"correct": "weights"}, "correct must be 'light', 'potential' or 'none', not 'weights'"),
+        ({"correct": "bias"}, "correct must be 'light', 'potential', 'weights' or 'none', not 'bias'"),
+        ({"correct": "weights", "iterations": 0}, "iterations must be at least 1, not 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive and finite, not 0.0"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, object], message: str) -> None:

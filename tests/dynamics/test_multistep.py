@@ -20,8 +20,10 @@ from spikestill.dynamics import (
     Term,
     Triangle,
     batch_moments,
+    rate_after,
     rate_forward,
     rate_sequence,
+    rate_steps,
     spike_count,
     spike_sequence,
     time_mean,
@@ -244,6 +246,46 @@ def test_eligibility_is_backpropagation_through_time_of_the_rate(rule, timesteps
     close(eligibility.current, expected[0][0])
     close(eligibility.leak, expected[1])
     close(eligibility.threshold, expected[2])
+
+
+@pytest.mark.parametrize("from_rest", [True, False], ids=["from rest", "from elsewhere"])
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rule", HOW, ids=name)
+def test_the_rate_in_parts_is_the_rate_bit_for_bit(rule, dtype, layout, from_rest):
+    current = layouts()[layout].to(dtype).requires_grad_()
+    carry = None if from_rest else torch.rand(current.shape[1:], dtype=torch.promote_types(dtype, torch.float32))
+    results = []
+    for parts in ((4,), (1, 2, 1)):
+        leak, threshold = torch.tensor(0.7, requires_grad=True), torch.tensor(0.8, requires_grad=True)
+        term = Term(current.detach(), rate=current.mean(0))
+        if len(parts) == 1:
+            spikes, rate = rate_sequence([term], leak, threshold, 4, rule, carry)
+        else:
+            emitted, state = [], None
+            for part in current.split(parts):
+                some, state = rate_steps(part, leak, threshold, len(part), rule, state, carry, True)
+                emitted.append(some)
+            spikes, rate = torch.cat(emitted), rate_after(state, 4, [term], leak, threshold)
+        results.append((spikes, rate, *torch.autograd.grad(rate.sum(), (current, leak, threshold))))
+    for one, other in zip(*results, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("how", HOW, ids=name)
+def test_e_does_not_depend_on_where_neurons_start_but_through_their_potentials(how):
+    """Written out: what the first step starts from is one more input, before it."""
+    current, carry, leak = torch.randn(4, 9, dtype=torch.float64), torch.rand(9, dtype=torch.float64), double(0.7)
+    shifted = current + torch.cat([carry[None], torch.zeros(3, 9)])
+    arguments = (leak.detach(), torch.tensor(0.8, dtype=torch.float64), 4, how, True)
+    for got, expected in zip(rate_forward(current, *arguments, carry), rate_forward(shifted, *arguments), strict=True):
+        if isinstance(got, Tensor):
+            assert torch.equal(got, expected)
+        else:
+            close(got.current, expected.current)
+            close(got.leak, expected.leak)
+            close(got.threshold, expected.threshold)
 
 
 def test_rates_leave_autograd_alone_and_share_the_spikes_with_time():

@@ -19,6 +19,7 @@ from torch import Tensor
 from spikestill.dynamics import ATan, Linear, NeuronRule, Rectangular, Sigmoid, Triangle, native, plain, spike_sequence
 from spikestill.dynamics.backend import passes_for
 from spikestill.dynamics.layout import Channels, FlatTerm
+from tests.dynamics.rate_in_parts import rate_in_parts
 
 HOW_THEY_RESET = itertools.product(("soft", "hard"), ("reset-then-leak", "leak-then-subtract"), (True, False))
 HOW = [NeuronRule(*parts, Sigmoid(4.0)) for parts in HOW_THEY_RESET]
@@ -66,11 +67,16 @@ def assert_passes_agree(
         native.spikes(terms, channels, carry, *neuron), plain.spikes(terms, channels, carry, *neuron), strict=True
     ):
         same(got, expected)
-    ours, judge = (backend.rate(terms, channels, *neuron, learn) for backend in (native, plain))
+    ours, judge = (backend.rate(terms, channels, carry, *neuron, learn) for backend in (native, plain))
     same(ours[0], judge[0])
     same(ours[1], judge[1])
     for got, expected in zip(ours[2:], judge[2:], strict=True):
         close(got, expected)
+    parts = [part for part in (timesteps // 3, timesteps - timesteps // 3) if part]
+    for backend, whole in ((native, ours), (plain, judge)):
+        in_parts = rate_in_parts(backend, parts, terms, channels, carry, LEAK, THRESHOLD, rule, learn)
+        for got, expected in zip(in_parts, whole, strict=True):
+            same(got, expected)
     ours, judge = (
         backend.spikes_backward(by_spikes, by_last, terms, channels, carry, *neuron, learn)
         for backend in (native, plain)
@@ -145,13 +151,13 @@ def test_spikes_may_take_the_place_of_a_spare_term(rule: NeuronRule, dtype: torc
     channels, neuron = Channels(4, 80), (LEAK, THRESHOLD, 5, rule)
     for spare in ((True, False), (False, True), (True, True)):
         terms = [random_term(5, 640, 4, scaled, dtype) for scaled in (True, False)]
-        expected = plain.spikes(terms, channels, None, *neuron), plain.rate(terms, channels, *neuron, False)
+        expected = plain.spikes(terms, channels, None, *neuron), plain.rate(terms, channels, None, *neuron, False)
         for backend_pass, wanted in zip((native.spikes, native.rate), expected, strict=True):
             copies = [
                 FlatTerm(term.values.clone(), term.scale, term.shift, is_spare)
                 for term, is_spare in zip(terms, spare, strict=True)
             ]
-            rest = (None, *neuron) if backend_pass is native.spikes else (*neuron, False)
+            rest = (None, *neuron) if backend_pass is native.spikes else (None, *neuron, False)
             got = backend_pass(copies, channels, *rest)
             same(got[0], wanted[0])
             same(got[1], wanted[1])
@@ -178,7 +184,7 @@ def test_what_is_not_finite_is_where_the_plain_passes_have_it(rule: NeuronRule, 
         native.spikes(terms, channels, None, *neuron), plain.spikes(terms, channels, None, *neuron), strict=True
     ):
         same(got, expected)
-    ours, judge = (backend.rate(terms, channels, *neuron, True) for backend in (native, plain))
+    ours, judge = (backend.rate(terms, channels, None, *neuron, True) for backend in (native, plain))
     same(ours[0], judge[0])
     same(ours[1], judge[1])
     by_spikes = torch.randn(4, neurons).to(dtype)
@@ -217,7 +223,7 @@ def test_threads_change_no_spike(channels: Channels, dtype: torch.dtype) -> None
         results.append(
             (
                 *native.spikes(terms, channels, None, *neuron),
-                *native.rate(terms, channels, *neuron, True),
+                *native.rate(terms, channels, None, *neuron, True),
                 *native.spikes_backward(by_spikes, None, terms, channels, None, *neuron, True),
                 *native.moments(terms[0].values, channels),
             )
@@ -328,7 +334,7 @@ def test_no_neurons_at_all_are_no_error() -> None:
     table = torch.ones(3)
     for terms in ([FlatTerm(nothing)], [FlatTerm(nothing, table, table), FlatTerm(nothing)]):
         assert_passes_agree(terms, channels, 4, NeuronRule())
-        assert native.rate(terms, channels, *neuron, False)[0].shape == (4, 0)
+        assert native.rate(terms, channels, None, *neuron, False)[0].shape == (4, 0)
     assert native.time_mean(nothing).shape == (0,)
     assert native.affine(nothing, table, table, channels).shape == (4, 0)
     assert native.products(nothing, None, nothing, table, channels)[1].tolist() == [0, 0, 0]
@@ -341,7 +347,7 @@ def test_what_is_made_is_made_on_the_cpu() -> None:
         results = [
             *native.spikes(terms, channels, None, *neuron),
             *native.spikes_backward(by_spikes, None, terms, channels, None, *neuron, True),
-            *native.rate(terms, channels, *neuron, True),
+            *native.rate(terms, channels, None, *neuron, True),
             *native.moments(by_spikes, channels),
             *native.products(by_spikes, by_spikes, by_spikes, terms[0].scale, channels),
         ]

@@ -22,9 +22,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spikestill.dynamics import ATan, Linear, NeuronRule, Rectangular, Sigmoid, Triangle, plain
+from spikestill.dynamics import ATan, Linear, NeuronRule, RateState, Rectangular, Sigmoid, Triangle, plain
 from spikestill.dynamics.layout import Channels, FlatTerm
 from spikestill.types import InputError
+from tests.dynamics.rate_in_parts import rate_in_parts
 
 triton = pytest.importorskip("triton")
 
@@ -103,11 +104,16 @@ def assert_passes_agree(
     ours, judge = (backend.spikes(terms, channels, carry, *neuron) for backend in (triton_backend, plain))
     same(ours[0], judge[0])
     same(ours[1], judge[1])
-    ours, judge = (backend.rate(terms, channels, *neuron, learn) for backend in (triton_backend, plain))
+    ours, judge = (backend.rate(terms, channels, carry, *neuron, learn) for backend in (triton_backend, plain))
     same(ours[0], judge[0])
     exact(ours[1], judge[1])
     for got, expected in zip(ours[2:], judge[2:], strict=True):
         close(got, expected)
+    parts = [part for part in (timesteps // 3, timesteps - timesteps // 3) if part]
+    for backend, whole in ((triton_backend, ours), (plain, judge)):
+        in_parts = rate_in_parts(backend, parts, terms, channels, carry, LEAK, THRESHOLD, rule, learn)
+        for got, expected in zip(in_parts, whole, strict=True):
+            exact(got, expected)
     ours, judge = (
         backend.spikes_backward(by_spikes, by_last, terms, channels, carry, *neuron, learn)
         for backend in (triton_backend, plain)
@@ -141,7 +147,7 @@ def test_at_the_threshold_the_order_decides(order: Any) -> None:
     terms, neuron = [FlatTerm(at[None])], (LEAK, THRESHOLD, 1, NeuronRule(order=order))
     spikes = triton_backend.spikes(terms, Channels(1, 3), None, *neuron)[0]
     assert spikes.tolist() == [[order == "reset-then-leak", True, False]]
-    same(triton_backend.rate(terms, Channels(1, 3), *neuron, False)[0], spikes)
+    same(triton_backend.rate(terms, Channels(1, 3), None, *neuron, False)[0], spikes)
 
 
 @interpreted
@@ -199,7 +205,7 @@ def test_spikes_may_take_the_place_of_a_spare_term(spare: tuple[bool, bool]) -> 
     terms = [random_term(16, 640, 4, scaled, torch.bfloat16) for scaled in (True, False)]
     passes: list[tuple[Any, Any, tuple[Any, ...]]] = [
         (triton_backend.spikes, plain.spikes, (None, *neuron)),
-        (triton_backend.rate, plain.rate, (*neuron, False)),
+        (triton_backend.rate, plain.rate, (None, *neuron, False)),
     ]
     for ours, judge, rest in passes:
         copies = [
@@ -233,7 +239,7 @@ def test_what_is_not_finite_is_where_the_plain_passes_have_it(surrogate: Any) ->
         ours, judge = (
             (
                 *backend.spikes(terms, channels, None, *neuron),
-                *backend.rate(terms, channels, *neuron, True),
+                *backend.rate(terms, channels, None, *neuron, True),
                 *backend.spikes_backward(by_spikes, None, terms, channels, None, *neuron, False)[:2],
             )
             for backend in (triton_backend, plain)
@@ -511,12 +517,13 @@ def test_they_compile_without_fused_multiplication(compiled: list[tuple[str, Any
     neuron, values = (torch.tensor(0.5), torch.tensor(1.0), timesteps, rule), terms[0].values
     carry = None if last else torch.zeros(neurons)
     triton_backend.spikes(terms, channels, carry, *neuron)
-    triton_backend.rate(terms, channels, *neuron, not last)
+    triton_backend.rate(terms, channels, carry, *neuron, not last)
+    triton_backend.rate_steps(terms, channels, RateState.starting(torch.zeros(neurons), not last), *neuron)
     triton_backend.spikes_backward(values, carry, terms, channels, carry, *neuron, not last)
     triton_backend.moments(values, channels)
     triton_backend.products(values, values.float(), values, torch.zeros(64), channels)
     triton_backend.affine(values, torch.ones(64), torch.ones(64), channels, values, torch.ones(64))
-    passes = ["spikes", "rate", "spikes_backward", "moments", "products", "affine"]
+    passes = ["spikes", "rate", "rate", "spikes_backward", "moments", "products", "affine"]
     assert [name for name, _ in compiled] == passes
     for name, assembly in compiled:
         assert assembly["cubin"], name

@@ -68,3 +68,14 @@ def test_what_cannot_be_folded_stays_where_that_is_allowed() -> None:
     assert [name for name, module in folded.named_modules() if isinstance(module, _BatchNorm)] == ["0"]
     images = torch.randn(3, *SHAPE, dtype=torch.float64)
     torch.testing.assert_close(folded(images), traced(images), rtol=1e-10, atol=1e-10)
+
+
+def test_what_was_folded_can_be_trained() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2)
+    )
+    folded = fold(trace(network.eval(), (3, 4, 4)))
+    folded(torch.rand(2, 3, 4, 4)).sum().backward()
+    assert all(parameter.grad is not None for parameter in folded.parameters())
+    network.requires_grad_(False)
+    assert not any(parameter.requires_grad for parameter in fold(trace(network, (3, 4, 4))).parameters())

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from spikestill.graph import to_spiking
-from spikestill.graph.sequence import SequenceRun, Signal, drop_one_mask, over_signals
+from spikestill.graph.sequence import SequenceRun, Signal, over_signals
 from spikestill.nn import IF
 from tests.graph.networks import SHAPE, spiking
 
@@ -58,7 +58,7 @@ def test_a_function_of_parameters_alone_is_a_constant() -> None:
 
 def test_dropout_draws_one_mask_for_all_steps() -> None:
     sequence = torch.rand(4, 5, 20) + 1
-    dropped = drop_one_mask(nn.Dropout(0.5), sequence)
+    dropped = SequenceRun(fx.symbolic_trace(nn.Sequential(nn.Dropout(0.5))), 4).sequence(sequence)
     kept = dropped != 0
     assert torch.equal(kept, kept[:1].expand_as(kept))
     assert 0 < int(kept.sum()) < kept.numel()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikestill.dynamics import ATan, NeuronRule, rate_forward, spike_sequence
+from spikestill.dynamics import ATan, NeuronRule, Term, rate_forward, spike_sequence
 from spikestill.nn import IF, LIF
 from spikestill.types import InputError
 
@@ -199,6 +199,24 @@ def test_it_moves_between_dtypes_as_any_module():
     assert parameter.grad.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("initial", [None, 0.3])
+def test_the_rate_in_parts_is_the_rate(initial):
+    neuron, current = LIF(0.7, 0.9, "hard", learn=("leak", "threshold")), torch.randn(6, 2, 3, 4, 4)
+    neuron.set_initial(initial)
+    spikes, state = neuron.rate_steps(current[:4])
+    more, state = neuron.rate_steps(current[4:], state=state)
+    whole, rate = neuron.rate(current)
+    assert torch.equal(torch.cat([spikes, more]), whole)
+    assert torch.equal(whole, neuron(current))
+    mean = current.mean(0)
+    in_parts = neuron.rate_after(state, 6, [Term(mean[None], rate=mean)])
+    assert torch.equal(in_parts, rate)
+    leaves = list(neuron.parameters())
+    for got, expected in zip(*(torch.autograd.grad(one.sum(), leaves) for one in (in_parts, rate)), strict=True):
+        assert torch.equal(got, expected)
+        assert got != 0
+
+
 def test_an_initial_potential_is_the_carry_into_the_first_step():
     neuron, current = LIF(0.9, 1.0), torch.rand(5, 2, 3, 4, 4)
     assert neuron.initial is None
@@ -210,6 +228,7 @@ def test_an_initial_potential_is_the_carry_into_the_first_step():
         spikes, last = neuron.run(current)
         assert torch.equal(spikes, expected[0])
         assert torch.equal(last, expected[1])
+        assert torch.equal(neuron.rate(current)[0], spikes)
         assert torch.equal(neuron.run(current, carry=torch.zeros_like(carry))[0], LIF(0.9, 1.0)(current))
     assert torch.equal(IF(5.0)(torch.ones(1, 1, 2), 5)[:, 0, 0], torch.tensor([0.0, 0, 0, 0, 1]))
     started = IF(5.0)
@@ -240,5 +259,6 @@ def test_wrong_initial_potentials_are_refused():
     neuron.set_initial(torch.zeros(3, 1, 1))
     with pytest.raises(InputError, match=r"initial membrane potential \[3, 1, 1\] does not fit neurons \[4, 2, 2\]"):
         neuron(torch.rand(2, 1, 4, 2, 2))
-    with pytest.raises(InputError, match="rate gradients start at rest"):
-        neuron.rate(torch.rand(2, 1, 3, 2, 2))
+    for run in (neuron.rate, neuron.rate_steps):
+        with pytest.raises(InputError, match="does not fit neurons"):
+            run(torch.rand(2, 1, 4, 2, 2))

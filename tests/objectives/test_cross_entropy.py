@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
-from spikestill.objectives import CrossEntropy
+import spikestill as ss
+from spikestill.objectives import CrossEntropy, create
 from spikestill.types import InputError, Record
 
 
@@ -24,3 +26,15 @@ def test_is_in_float32_whatever_the_logits_are() -> None:
 def test_smoothing_outside_its_range_is_refused(smoothing: float) -> None:
     with pytest.raises(InputError, match="label_smoothing must lie in"):
         CrossEntropy(smoothing)
+
+
+def test_the_sum_of_the_read_outs_is_t_times_their_mean() -> None:
+    ann = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3))
+    student = ss.to_spiking(ann, input_shape=(1, 3, 3), timesteps=7)
+    made = create("cross-entropy", student=student, teacher=None, input_shape=(1, 3, 3), read_out="sum")
+    logits, labels = torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
+    torch.testing.assert_close(
+        made(Record(logits), None, labels), torch.nn.functional.cross_entropy(7 * logits, labels)
+    )
+    with pytest.raises(InputError, match="read_out must be 'mean' or 'sum', not 'max'"):
+        create("cross-entropy", student=student, teacher=None, input_shape=(1, 3, 3), read_out="max")

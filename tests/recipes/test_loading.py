@@ -9,8 +9,23 @@ from spikestill.data import Augmentation
 from spikestill.recipes import AnnRecipe, DistillRecipe, Objective, as_mapping, from_mapping, load, presets
 from spikestill.types import InputError
 
+OF_LASNN = ["lasnn", "hybrid", "conversion", "calibration", "diet-snn"]
+OF_BLOCKWISE = ["labels-only", "label-distillation", "rate-bp", "blockwise"]
 
-@pytest.mark.parametrize("name", ["ann", "labels-only", "label-distillation", "rate-bp", "blockwise"])
+
+@pytest.mark.parametrize("name", OF_LASNN)
+def test_the_presets_that_convert_have_stages_for_all_they_need(name: str) -> None:
+    recipe = load(DistillRecipe, name)
+    source, teacher = recipe.stage("source"), recipe.stage("teacher")
+    assert source is not None
+    assert (recipe.method, source.model, source.model_options) == (name, recipe.student, recipe.model_options)
+    assert (teacher is not None) == (name == "lasnn")
+    assert (recipe.epochs == 0) == (name in ("conversion", "calibration"))
+    for other in (["--encoder.name=direct"], ["--gradient=rate"]):
+        assert load(DistillRecipe, name, other).stage("source") is not None
+
+
+@pytest.mark.parametrize("name", ["ann", *OF_BLOCKWISE])
 def test_every_preset_is_a_recipe_of_its_own_name(name: str) -> None:
     if name == "ann":
         assert load(AnnRecipe, name).method == "ann"
@@ -23,7 +38,7 @@ def test_every_preset_is_a_recipe_of_its_own_name(name: str) -> None:
 
 
 def test_the_presets_are_all_tested_and_say_how_they_are_launched() -> None:
-    assert set(presets()) == {"ann", "labels-only", "label-distillation", "rate-bp", "blockwise"}
+    assert set(presets()) == {"ann", *OF_BLOCKWISE, *OF_LASNN}
     for name, path in presets().items():
         command = "train" if name == "ann" else "distill"
         assert f"#   spikestill {command} {name} --" in path.read_text()

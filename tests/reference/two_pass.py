@@ -45,7 +45,7 @@ def next_sensitivity(
 def eligibility(currents: list[Tensor], neuron: LIF) -> tuple[list[Tensor], Tensor, Tensor]:
     """Spikes of every step, rate and E, by the recursion for ``k``."""
     rule, leak, threshold = neuron.rule, neuron.leak.detach(), neuron.threshold.detach()
-    previous = torch.zeros_like(currents[0])
+    previous = _start(neuron, currents[0])
     spike = torch.zeros_like(currents[0])
     k = torch.ones_like(currents[0])
     spikes, total = [], torch.zeros_like(currents[0])
@@ -68,7 +68,7 @@ def eligibility(currents: list[Tensor], neuron: LIF) -> tuple[list[Tensor], Tens
 def smoothed_rate(currents: list[Tensor], neuron: LIF) -> Tensor:
     """The rate, differentiable by currents, leak and threshold: every spike has the smoothed step's derivative."""
     rule, leak, threshold = neuron.rule, neuron.leak, neuron.threshold
-    previous = torch.zeros_like(currents[0])
+    previous = _start(neuron, currents[0])
     undecayed = torch.zeros_like(currents[0])
     spikes = []
     for current in currents:
@@ -85,6 +85,11 @@ def smoothed_rate(currents: list[Tensor], neuron: LIF) -> Tensor:
             previous, undecayed = v, threshold * reset
         spikes.append(spike)
     return torch.stack(spikes).mean(0)
+
+
+def _start(neuron: LIF, like: Tensor) -> Tensor:
+    """What, decayed by the leak, the first step begins with."""
+    return torch.zeros_like(like) if neuron.initial is None else (neuron.initial / neuron.leak).expand_as(like)
 
 
 class _SpikePass(fx.Interpreter):

@@ -228,7 +228,7 @@ def test_a_teacher_must_have_learned_this(student_recipe: StudentMaker, name: st
 
 def test_a_student_cannot_take_weights_of_another_shape(student_recipe: StudentMaker, teacher: Run) -> None:
     recipe = student_recipe(teacher=str(teacher.folder), initialise="teacher-weights", width=0.5)
-    with pytest.raises(InputError, match="of the teacher's architecture and width; vgg5 is another"):
+    with pytest.raises(InputError, match="needs an ANN of the student's architecture and width; vgg5 is another"):
         train(recipe)
 
 

@@ -1,4 +1,4 @@
-"""Accuracy at every time step, and the spikes it costs (methods, section 8)."""
+"""Accuracy at every time step, and the spikes it costs (methods, section 10)."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "embedded data, end to end, a few minutes on two cores",
     "train": "train an ANN: a teacher, or what is converted afterwards",
     "distill": "train a spiking student, guided by an ANN or alone",
+    "convert": "turn a run's ANN into a spiking network without training it",
     "evaluate": "measure a run's network: accuracy per time step, spikes",
     "compare": "one table over several runs, mean and spread over their seeds",
     "check": "what in a model becomes spiking, what is rewritten, what is refused",

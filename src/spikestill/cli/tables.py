@@ -7,6 +7,8 @@ from typing import Any
 
 __all__ = ["print_accuracy", "print_rows"]
 
+_MOST_COLUMNS = 6
+
 
 def print_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print one table; the first column is text, the others are figures."""
@@ -34,6 +36,15 @@ def print_accuracy(title: str, figures: Mapping[str, Any], prefix: str = "") -> 
     if steps is None:
         print_rows(title, ("", "accuracy"), [("ANN", f"{figures[f'{prefix}accuracy']:.2%}")])
         return
-    header = ["", *(f"t = {step}" for step in steps), "spikes per neuron"]
-    row = ["SNN", *(f"{value:.2%}" for value in steps.values()), f"{figures[f'{prefix}spikes_per_neuron']:.3f}"]
+    shown = _few(list(steps))
+    header = ["", *(f"t = {step}" for step in shown), "spikes per neuron"]
+    row = ["SNN", *(f"{steps[step]:.2%}" for step in shown), f"{figures[f'{prefix}spikes_per_neuron']:.3f}"]
     print_rows(title, header, [row])
+
+
+def _few(steps: Sequence[str]) -> list[str]:
+    """The time steps that fit on a terminal: of many, the powers of two and the last."""
+    if len(steps) <= _MOST_COLUMNS:
+        return list(steps)
+    powers = [step for step in steps[:-1] if int(step).bit_count() == 1]
+    return [*powers[1 - _MOST_COLUMNS :], steps[-1]]

@@ -1,27 +1,32 @@
-"""Thresholds and weights of a spiking network from a trained ANN, one file a method (methods 3 and 8.1)."""
+"""Thresholds and weights of a spiking network from a trained ANN, one file a method (methods, section 8)."""
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from spikestill.convert.calibrate import calibrate
 from spikestill.convert.normalise import normalise
-from spikestill.convert.preparing import Conversion, prepare
+from spikestill.convert.preparing import Conversion, images_of, prepare
+from spikestill.convert.quantise import quantise
+from spikestill.convert.quantised_ann import quantised, quantised_structure
+from spikestill.convert.restoring import changes, restore
 from spikestill.convert.shift import shift
 from spikestill.convert.threshold_balancing import balance_thresholds
 from spikestill.graph import SpikingNetwork, evaluating
 from spikestill.types import unknown_name
 
-__all__ = ["convert", "names"]
+__all__ = ["convert", "names", "quantised", "quantised_structure", "restore"]
 
 _METHODS: dict[str, Callable[..., None]] = {
     "calibrate": calibrate,
     "normalise": normalise,
+    "quantise": quantise,
     "shift": shift,
     "threshold-balancing": balance_thresholds,
 }
@@ -51,7 +56,8 @@ def convert(
     Args:
         snn: made by ``to_spiking`` of this ANN, with ``neuron=IF(...)``, and not converted before. Its ``body`` is
             replaced.
-        ann: the trained network, which stays as it is; it is run in evaluation mode.
+        ann: the trained network, which stays as it is; it is run in evaluation mode. For "quantise" it is one that
+            :func:`quantised` made of the network's ANN; the other methods take that too.
         batches: calibration images ``[B, C, H, W]``, or pairs of such and labels (which are not read). They are kept in
             memory together: a few hundred images are what the papers take.
         method: one of :func:`names`.
@@ -67,14 +73,11 @@ def convert(
     for option in options:
         if option not in known:
             raise unknown_name(f"option of method {method}", option, known)
-    work: Conversion = prepare(snn, ann, [_images(batch) for batch in batches])
+    work: Conversion = prepare(snn, ann, images_of(batches))
+    before = copy.deepcopy(work.body)
     with evaluating(work.body), evaluating(work.ann):
         _METHODS[method](work, **options)
     work.body.graph.lint()
     work.body.recompile()
-    work.body.meta["converted"] = method
+    work.body.meta["converted"] = {"method": method, "changes": changes(before, work.body)}
     snn.body = work.body
-
-
-def _images(batch: Any) -> Tensor:
-    return batch if isinstance(batch, Tensor) else batch[0]

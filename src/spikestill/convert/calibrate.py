@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
+from spikestill.convert.fitting import fit_weights
 from spikestill.convert.preparing import Conversion, neuron_nodes, require_soft_reset
 from spikestill.convert.scaling import is_weighted
 from spikestill.convert.shift import set_thresholds
-from spikestill.convert.values import activation_percentiles, checked_steps, for_each_activation, steps_of
+from spikestill.convert.values import activation_percentiles, checked_steps, for_each_activation, mean_in_time
 from spikestill.graph.trace import module_of
 from spikestill.types import InputError
 
@@ -25,21 +26,25 @@ def calibrate(
     work: Conversion,
     timesteps: int | None = None,
     grid: int = 100,
-    correct: Literal["light", "potential", "none"] = "light",
+    correct: Literal["light", "potential", "weights", "none"] = "light",
+    iterations: int = 1000,
+    learning_rate: float = 1e-5,
 ) -> None:
-    """Layer-wise calibration (Li et al. 2021; methods 8.1).
+    """Layer-wise calibration (Li et al. 2021; methods 8).
 
     Each threshold ``V`` is the one of ``grid`` evenly spaced values up to the largest activation that minimises the
     squared error of ``floor(clip(a T / V, 0, T)) V / T`` against the activations ``a``. Currents are in the ANN's unit,
     as in ``shift``. Then, front to back, the mean error of a layer over the calibration images (ANN minus ``V`` times
     rate) is corrected: "light" adds each channel's to the bias before it, "potential" starts each neuron at T times its
-    own.
+    own. "weights" is "light", and then a fit of each layer's weights and bias (see ``fitting.py``).
 
     Args:
         work: the conversion; its graph is changed.
         timesteps: T, at which the network will be run; by default its own.
         grid: how many thresholds are tried.
-        correct: "light", "potential" (images must keep their size), or "none".
+        correct: "light", "potential" (images must keep their size), "weights", or "none".
+        iterations: of the fit of "weights", a layer; each takes one of the calibration batches in turn.
+        learning_rate: of the fit of "weights", at its start.
 
     Raises:
         InputError: for an option out of its range, a hard reset, and a layer that no calibration image drives.
@@ -48,8 +53,12 @@ def calibrate(
     steps = checked_steps(work.timesteps if timesteps is None else timesteps)
     if grid < 1:
         raise InputError(f"grid must be at least 1, not {grid}")
-    if correct not in ("light", "potential", "none"):
-        raise InputError(f"correct must be 'light', 'potential' or 'none', not {correct!r}")
+    if correct not in ("light", "potential", "weights", "none"):
+        raise InputError(f"correct must be 'light', 'potential', 'weights' or 'none', not {correct!r}")
+    if iterations < 1:
+        raise InputError(f"iterations must be at least 1, not {iterations}")
+    if not 0 < learning_rate < float("inf"):
+        raise InputError(f"learning_rate must be positive and finite, not {learning_rate}")
     set_thresholds(work, _best_thresholds(work, steps, grid))
     if correct == "none":
         return
@@ -61,9 +70,11 @@ def calibrate(
             work.neuron(name).set_initial(steps * error)
         else:
             _add_to_current(work.body, node, error.reshape(len(error), -1).mean(1))
+    if correct == "weights":
+        fit_weights(work, steps, iterations, learning_rate)
 
 
-def quantised(activation: Tensor, threshold: float, timesteps: int) -> Tensor:
+def shown_in_time(activation: Tensor, threshold: float, timesteps: int) -> Tensor:
     """What T time steps can show of an activation: ``floor(clip(a T / V, 0, T)) V / T``."""
     return (activation * (timesteps / threshold)).clamp(0, timesteps).floor() * (threshold / timesteps)
 
@@ -74,7 +85,7 @@ def _best_thresholds(work: Conversion, timesteps: int, grid: int) -> dict[str, f
 
     def add_errors(name: str, activation: Tensor) -> None:
         for index in range(grid):
-            shown = quantised(activation, largest[name] * (index + 1) / grid, timesteps)
+            shown = shown_in_time(activation, largest[name] * (index + 1) / grid, timesteps)
             errors[name][index] += (activation - shown).square().sum(dtype=torch.float64).item()
 
     for_each_activation(work, add_errors)
@@ -95,11 +106,8 @@ def _mean_activations(work: Conversion) -> dict[str, Tensor]:
 
 def _mean_rate(work: Conversion, node: fx.Node, timesteps: int) -> Tensor:
     """The firing rate of a neuron layer, the mean over all images ``[C, ...]``."""
-    total: Any = 0
-    for images in work.images:
-        for spikes in steps_of(work, node, images, timesteps):
-            total = total + spikes.sum((0, 1))
-    return total / (timesteps * sum(map(len, work.images)))
+    rates = [mean_in_time(work, node, images, timesteps).sum(0) for images in work.images]
+    return torch.stack(rates).sum(0) / sum(map(len, work.images))
 
 
 def _add_to_current(body: fx.GraphModule, neuron: fx.Node, correction: Tensor) -> None:

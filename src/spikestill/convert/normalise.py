@@ -16,7 +16,7 @@ __all__ = ["normalise"]
 
 
 def normalise(work: Conversion, percentile: float = 99.9, based_on: Literal["data", "model"] = "data") -> None:
-    """Weight normalisation (Diehl et al. 2015; methods 8.1): ``W_l <- W_l * s_in / s_l``, ``b_l <- b_l / s_l``.
+    """Weight normalisation (Diehl et al. 2015; methods 8): ``W_l <- W_l * s_in / s_l``, ``b_l <- b_l / s_l``.
 
     ``s_l`` is a percentile of the ANN's activation over the calibration images, or a bound on it that holds for every
     image within their range: the largest sum of positive incoming weights. The read-out is left at scale 1, so the

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, fx, nn
 
 from spikestill.graph import SpikingNetwork, fold, trace
 from spikestill.graph.operations import is_activation
 from spikestill.graph.trace import calls, module_of
-from spikestill.nn import LIF, Encoder, Events, Poisson
+from spikestill.nn import LIF, ClipFloorShift, Encoder, Events, Poisson
 from spikestill.types import InputError
 
-__all__ = ["Conversion", "neuron_nodes", "prepare", "require_soft_reset"]
+__all__ = ["Conversion", "images_of", "neuron_nodes", "prepare", "require_soft_reset", "restructured"]
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,12 @@ class Conversion:
         return module
 
     def ceiling(self, name: str) -> float:
-        """The value at which the ANN's activation saturates: 6 for ReLU6."""
+        """The value at which the ANN's activation saturates: 6 for ReLU6, the threshold of a quantised one."""
         node = self.activations[name]
-        target = type(module_of(self.ann, node)) if node.op == "call_module" else node.target
+        module = module_of(self.ann, node)
+        if isinstance(module, ClipFloorShift):
+            return module.threshold.item()
+        target = node.target if module is None else type(module)
         return 6.0 if target in (nn.ReLU6, nn.functional.relu6) else float("inf")
 
 
@@ -63,12 +67,9 @@ def prepare(snn: SpikingNetwork, ann: nn.Module, images: Sequence[Tensor]) -> Co
     """
     if isinstance(snn.encoder, Events):
         raise InputError("conversion calibrates with images, which the ANN reads too: events cannot be converted from")
-    if not sum(len(batch) for batch in images):
-        raise InputError("conversion needs calibration images: there are none")
     if "converted" in snn.body.meta:
-        raise InputError(
-            f"the spiking network is converted already (by {snn.body.meta['converted']}): make a new one by to_spiking"
-        )
+        method = snn.body.meta["converted"]["method"]
+        raise InputError(f"the spiking network is converted already (by {method}): make a new one by to_spiking")
     for name, neuron in snn.neurons():
         if neuron.leak.item() != 1:
             raise InputError(f"conversion needs neurons without a leak, '{name}' has {neuron.leak.item():g}: use IF")
@@ -76,18 +77,36 @@ def prepare(snn: SpikingNetwork, ann: nn.Module, images: Sequence[Tensor]) -> Co
     traced = trace(copy.deepcopy(ann), shape)
     body = copy.deepcopy(snn.body)
     _take_weights(body, ann)
-    activations = [node for node in calls(traced.graph) if is_activation(traced, node)]
+    activations = [node for node in calls(traced.graph) if _becomes_neuron(traced, node)]
     neurons = [str(node.target) for node in neuron_nodes(body)]
     if len(activations) != len(neurons):
         raise _of_another(f"it has {len(neurons)} neuron layers, the ANN {len(activations)} activations")
     for name in neurons:
         body.get_submodule(name).set_initial(None)  # type: ignore[operator]
-    _give_each_call_its_own_module(body)
-    body = fold(body, strict=False)
+    body = restructured(body)
     device = next(ann.parameters(), images[0]).device
     moved = [batch.to(device) for batch in images]
     pairs = dict(zip(neurons, activations, strict=True))
     return Conversion(body, traced, pairs, moved, snn.encoder, snn.timesteps)
+
+
+def restructured(body: fx.GraphModule) -> fx.GraphModule:
+    """A copy of a spiking graph in which every call has a module of its own, and BatchNorms are folded."""
+    body = copy.deepcopy(body)
+    _give_each_call_its_own_module(body)
+    return fold(body, strict=False)
+
+
+def images_of(batches: Iterable[Any]) -> list[Tensor]:
+    """The images ``[B, C, H, W]`` of batches, which may be pairs of such and labels.
+
+    Raises:
+        InputError: where there are none.
+    """
+    images = [batch if isinstance(batch, Tensor) else batch[0] for batch in batches]
+    if not sum(len(batch) for batch in images):
+        raise InputError("conversion needs calibration images: there are none")
+    return images
 
 
 def neuron_nodes(body: fx.GraphModule) -> Iterator[fx.Node]:
@@ -104,6 +123,10 @@ def require_soft_reset(work: Conversion, method: str) -> None:
     for name in work.activations:
         if work.neuron(name).rule.reset != "soft":
             raise InputError(f"{method} needs neurons with a soft reset, '{name}' has a hard one: use IF(reset='soft')")
+
+
+def _becomes_neuron(traced: fx.GraphModule, node: fx.Node) -> bool:
+    return is_activation(traced, node) or isinstance(module_of(traced, node), ClipFloorShift)
 
 
 def _take_weights(body: fx.GraphModule, ann: nn.Module) -> None:

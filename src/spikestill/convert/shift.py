@@ -10,11 +10,11 @@ from spikestill.convert.preparing import Conversion, require_soft_reset
 from spikestill.convert.scaling import rescale
 from spikestill.convert.values import activation_percentiles
 
-__all__ = ["set_thresholds", "shift"]
+__all__ = ["set_thresholds", "shift", "start_half_way"]
 
 
 def shift(work: Conversion, percentile: float = 100.0) -> None:
-    """Threshold and initial potential by the ANN's activations (Deng & Gu 2021; methods 8.1).
+    """Threshold and initial potential by the ANN's activations (Deng & Gu 2021; methods 8).
 
     ``theta`` is the largest activation, and ``theta / 2`` the potential to start from, which rounds the rate to the
     nearest one instead of down. Currents are in the ANN's unit: the weights carry the threshold of the layer they read
@@ -28,11 +28,8 @@ def shift(work: Conversion, percentile: float = 100.0) -> None:
         InputError: for a percentile out of its range, a hard reset, and a layer that no calibration image drives.
     """
     require_soft_reset(work, "shift")
-    thresholds = activation_percentiles(work, percentile)
-    set_thresholds(work, thresholds)
-    for name in thresholds:
-        neuron = work.neuron(name)
-        neuron.set_initial(neuron.threshold / 2)
+    set_thresholds(work, activation_percentiles(work, percentile))
+    start_half_way(work)
 
 
 def set_thresholds(work: Conversion, thresholds: Mapping[str, float]) -> None:
@@ -44,3 +41,10 @@ def set_thresholds(work: Conversion, thresholds: Mapping[str, float]) -> None:
 
     currents = dict.fromkeys(thresholds, 1.0)
     rescale(work.body, set_threshold, input_scale=work.input_scale, currents=currents, output=1.0)
+
+
+def start_half_way(work: Conversion) -> None:
+    """Let every neuron start at half of its threshold."""
+    for name in work.activations:
+        neuron = work.neuron(name)
+        neuron.set_initial(neuron.threshold / 2)

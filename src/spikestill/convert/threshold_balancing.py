@@ -25,7 +25,7 @@ def balance_thresholds(
     layers: Literal["all", "stem"] = "all",
     align: bool = True,
 ) -> None:
-    """Threshold balancing (Sengupta et al. 2019, Rathi et al. 2020; methods 8.1).
+    """Threshold balancing (Sengupta et al. 2019, Rathi et al. 2020; methods 8).
 
     For one neuron layer after another, the spiking network up to it is driven with the encoded calibration images for
     T_b steps, and the largest current becomes its threshold. Weights stay untouched; biases are divided by the scale of

@@ -22,6 +22,7 @@ __all__ = [
     "checked_percentile",
     "checked_steps",
     "for_each_activation",
+    "mean_in_time",
     "percentile_of",
     "require_positive",
     "steps_of",
@@ -134,6 +135,14 @@ def steps_of(work: Conversion, node: fx.Node, images: Tensor, timesteps: int) ->
         else:
             encoded = whole if len(whole) == 1 else whole[start : start + some]
         yield SequenceRun(head, some, carries).sequence(encoded)
+
+
+def mean_in_time(work: Conversion, node: fx.Node, images: Tensor, timesteps: int) -> Tensor:
+    """The mean over T time steps of the values at a node of the spiking graph ``[B, ...]``."""
+    total, steps = torch.zeros((), device=images.device), 0
+    for some in steps_of(work, node, images, timesteps):
+        total, steps = total + some.sum(0), steps + len(some)
+    return total / steps
 
 
 def require_positive(name: str, value: float, what: str) -> float:

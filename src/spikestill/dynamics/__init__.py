@@ -1,15 +1,23 @@
 """The mathematics of spiking: pure functions of tensors, without modules and without state.
 
 ``surrogate`` defines the gradients of the spike, ``neuron`` one time step of every neuron, ``current`` what goes into
-them, ``multistep`` whole sequences with their two gradients (through time, and through rates), ``encoding`` how values
-become spikes. ``plain`` holds the passes over time as they are written in the papers; ``native`` (C++,
+them, ``multistep`` whole sequences with their two gradients (through time, and through rates), ``rate_state`` what the
+second one takes from some steps into the next, ``encoding`` how values become spikes. ``plain`` holds the passes over time as they are written in the papers; ``native`` (C++,
 ``kernels.cpp``) and ``triton_backend`` (``triton_kernels``) hold the same passes, fused; ``backend`` chooses.
 """
 
 from spikestill.dynamics.current import Normalisation, Term, batch_moments, normalise, spike_count, time_mean
 from spikestill.dynamics.encoding import poisson_spikes
-from spikestill.dynamics.multistep import Eligibility, rate_forward, rate_sequence, spike_sequence
+from spikestill.dynamics.multistep import (
+    Eligibility,
+    rate_after,
+    rate_forward,
+    rate_sequence,
+    rate_steps,
+    spike_sequence,
+)
 from spikestill.dynamics.neuron import NeuronRule
+from spikestill.dynamics.rate_state import RateState
 from spikestill.dynamics.surrogate import ATan, Linear, Rectangular, Sigmoid, Surrogate, Triangle
 
 __all__ = [
@@ -18,6 +26,7 @@ __all__ = [
     "Linear",
     "NeuronRule",
     "Normalisation",
+    "RateState",
     "Rectangular",
     "Sigmoid",
     "Surrogate",
@@ -26,8 +35,10 @@ __all__ = [
     "batch_moments",
     "normalise",
     "poisson_spikes",
+    "rate_after",
     "rate_forward",
     "rate_sequence",
+    "rate_steps",
     "spike_count",
     "spike_sequence",
     "time_mean",

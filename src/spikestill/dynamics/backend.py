@@ -1,8 +1,8 @@
 """Who does the passes over a layer: fused kernels where the device has them, else the plain functions, their oracle.
 
-A backend is a module with the functions of ``plain.py``: ``spikes``, ``spikes_backward``, ``rate``, ``moments``,
-``time_mean``, ``products`` and ``affine``. ``SPIKESTILL_KERNELS=plain`` in the environment takes the plain ones
-everywhere; ``auto``, the default, the fused ones where there are some.
+A backend is a module with the functions of ``plain.py``: ``spikes``, ``spikes_backward``, ``rate``, ``rate_steps``,
+``moments``, ``time_mean``, ``products`` and ``affine``. ``SPIKESTILL_KERNELS=plain`` in the environment takes the plain
+ones everywhere; ``auto``, the default, the fused ones where there are some.
 """
 
 from __future__ import annotations

@@ -259,6 +259,16 @@ struct Shape {
     Channels channels;
 };
 
+// A row's values of a block, or `otherwise` where there is no row; and back, if it is wanted.
+void take(const float* row, float otherwise, index first, index n, float* to) {
+    if (row) load(row + first, to, n);
+    else std::fill_n(to, n, otherwise);
+}
+
+void put(const float* from, index first, index n, float* row) {
+    if (row) store(from, row + first, n);
+}
+
 // -------------------------------------------------------------------------------------------------------------- passes
 
 template <class X>
@@ -269,8 +279,7 @@ void spikes(const Term<X>* terms, int count, Shape shape, Neuron neuron, const f
         typename Current<X>::Block block;
         float c[BLOCK], v[BLOCK], s[BLOCK];
         current.open(block, first, n);
-        if (carry) load(carry + first, c, n);
-        else std::fill_n(c, n, 0.0f);
+        take(carry, 0.0f, first, n, c);
         for (index t = 0; t < shape.timesteps; t++) {
             current.charge(block, t, first, n, c, v);
 #pragma omp simd
@@ -280,7 +289,7 @@ void spikes(const Term<X>* terms, int count, Shape shape, Neuron neuron, const f
             }
             store_spikes(s, spikes + t * shape.neurons + first, n);
         }
-        if (last) store(c, last + first, n);
+        put(c, first, n, last);
     });
 }
 
@@ -296,16 +305,14 @@ void spikes_backward(const X* by_spikes, const float* by_last, const Term<X>* te
         potentials.resize(T * BLOCK);
         float c[BLOCK], s[BLOCK], g[BLOCK], by_leak[BLOCK], by_threshold[BLOCK];
         current.open(block, first, n);
-        if (carry) load(carry + first, c, n);
-        else std::fill_n(c, n, 0.0f);
+        take(carry, 0.0f, first, n, c);
         for (index t = 0; t < T; t++) {
             float* v = &potentials[t * BLOCK];
             current.charge(block, t, first, n, c, v);
 #pragma omp simd
             for (index i = 0; i < n; i++) c[i] = neuron.carry(v[i], neuron.fire(v[i]));
         }
-        if (by_last) load(by_last + first, g, n);
-        else std::fill_n(g, n, 0.0f);
+        take(by_last, 0.0f, first, n, g);
         std::fill_n(by_leak, n, 0.0f);
         std::fill_n(by_threshold, n, 0.0f);
         for (index t = T; t-- > 0;) {
@@ -327,7 +334,7 @@ void spikes_backward(const X* by_spikes, const float* by_last, const Term<X>* te
             }
             store(g, by_current + t * shape.neurons + first, n);
         }
-        if (by_carry) store(g, by_carry + first, n);
+        put(g, first, n, by_carry);
         if (by_parameters) {
             Channels{1, shape.neurons}.add(by_leak, first, n, sums);
             Channels{1, shape.neurons}.add(by_threshold, first, n, sums + 1);
@@ -335,22 +342,32 @@ void spikes_backward(const X* by_spikes, const float* by_last, const Term<X>* te
     });
 }
 
+// What the rate pass takes from some of its steps into the next (rate_state.py), a row each; null is the start, or not
+// wanted. Sums come as they are or, where a rate [N] is wanted, divided by the steps.
+struct RateState {
+    float *carry, *k, *spikes, *e, *kl, *el, *kt, *et;
+};
+
 template <class X>
-void rate(const Term<X>* terms, int count, Shape shape, Neuron neuron, X* spikes, X* rate, float* eligibility,
-          float* leak_eligibility, float* threshold_eligibility, int threads) {
+void rate(const Term<X>* terms, int count, Shape shape, Neuron neuron, RateState from, X* spikes, X* rate, RateState to,
+          int threads) {
     constexpr bool SAME_K = DETACH && !HARD;  // then k depends on no neuron's spikes
     Current<X> current(terms, count, shape.neurons, shape.channels);
     float steps = float(shape.timesteps);
+    bool learn = to.el || to.et;
     by_blocks(shape.neurons, shape.timesteps, threads, 0, nullptr, [&](index first, index n, double*) {
         typename Current<X>::Block block;
         float c[BLOCK], v[BLOCK], s[BLOCK], r[BLOCK], k[BLOCK], e[BLOCK];
-        float kl[BLOCK], el[BLOCK], kt[BLOCK], et[BLOCK], same_k = 1.0f;
+        float kl[BLOCK], el[BLOCK], kt[BLOCK], et[BLOCK];
         current.open(block, first, n);
-        std::fill_n(c, n, 0.0f), std::fill_n(r, n, 0.0f), std::fill_n(k, n, 1.0f), std::fill_n(e, n, 0.0f);
-        std::fill_n(kl, n, 0.0f), std::fill_n(el, n, 0.0f), std::fill_n(kt, n, 0.0f), std::fill_n(et, n, 0.0f);
+        take(from.carry, 0.0f, first, n, c), take(from.spikes, 0.0f, first, n, r);
+        take(from.k, 1.0f, first, n, k), take(from.e, 0.0f, first, n, e);
+        take(from.kl, 0.0f, first, n, kl), take(from.el, 0.0f, first, n, el);
+        take(from.kt, 0.0f, first, n, kt), take(from.et, 0.0f, first, n, et);
+        float same_k = k[0];
         for (index t = 0; t < shape.timesteps; t++) {
             current.charge(block, t, first, n, c, v);
-            if (leak_eligibility || threshold_eligibility) {
+            if (learn) {
 #pragma omp simd
                 for (index i = 0; i < n; i++) {
                     float spike = neuron.fire(v[i]), slope = neuron.slope(v[i]);
@@ -377,12 +394,16 @@ void rate(const Term<X>* terms, int count, Shape shape, Neuron neuron, X* spikes
             same_k = 1.0f + neuron.leak * same_k;
             store_spikes(s, spikes + t * shape.neurons + first, n);
         }
+        if (SAME_K && to.k) std::fill_n(k, n, same_k);
+        if (rate) {
 #pragma omp simd
-        for (index i = 0; i < n; i++) r[i] /= steps, e[i] /= steps, el[i] /= steps, et[i] /= steps;
-        store(r, rate + first, n);
-        store(e, eligibility + first, n);
-        if (leak_eligibility) store(el, leak_eligibility + first, n);
-        if (threshold_eligibility) store(et, threshold_eligibility + first, n);
+            for (index i = 0; i < n; i++) r[i] /= steps, e[i] /= steps, el[i] /= steps, et[i] /= steps;
+            store(r, rate + first, n);
+        }
+        put(c, first, n, to.carry), put(r, first, n, to.spikes);
+        put(k, first, n, to.k), put(e, first, n, to.e);
+        put(kl, first, n, to.kl), put(el, first, n, to.el);
+        put(kt, first, n, to.kt), put(et, first, n, to.et);
     });
 }
 
@@ -487,9 +508,9 @@ void affine(const X* d, const float* a, const X* x, const float* b, const float*
         spikes_backward<X>(by_spikes, by_last, terms, count, *shape, *neuron, carry, by_current, by_carry,             \
                            by_parameters, threads);                                                                    \
     }                                                                                                                  \
-    void rate_##SUFFIX(const Term<X>* terms, int count, const Shape* shape, const Neuron* neuron, X* out, X* r,        \
-                       float* e, float* el, float* et, int threads) {                                                  \
-        rate<X>(terms, count, *shape, *neuron, out, r, e, el, et, threads);                                            \
+    void rate_##SUFFIX(const Term<X>* terms, int count, const Shape* shape, const Neuron* neuron,                      \
+                       const RateState* from, X* out, X* r, const RateState* to, int threads) {                        \
+        rate<X>(terms, count, *shape, *neuron, *from, out, r, *to, threads);                                           \
     }                                                                                                                  \
     void moments_##SUFFIX(const X* x, const Shape* shape, const float* pivot, double* sums, X* mean, int threads) {    \
         moments<X>(x, *shape, pivot, sums, mean, threads);                                                             \

@@ -21,9 +21,10 @@ from spikestill.dynamics.backend import passes_for
 from spikestill.dynamics.current import Normalisation, Term
 from spikestill.dynamics.layout import FlatTerm, Layout
 from spikestill.dynamics.neuron import NeuronRule
+from spikestill.dynamics.rate_state import RateState
 from spikestill.types import InputError
 
-__all__ = ["Eligibility", "rate_forward", "rate_sequence", "spike_sequence"]
+__all__ = ["Eligibility", "rate_after", "rate_forward", "rate_sequence", "rate_steps", "spike_sequence"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,12 @@ def spike_sequence(
 
 
 def rate_sequence(
-    current: Tensor | Sequence[Term], leak: Tensor, threshold: Tensor, timesteps: int, rule: NeuronRule
+    current: Tensor | Sequence[Term],
+    leak: Tensor,
+    threshold: Tensor,
+    timesteps: int,
+    rule: NeuronRule,
+    carry: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Spikes ``[T, ...]`` outside autograd, and their rate ``[...]`` inside it (methods 6).
 
@@ -88,6 +94,7 @@ def rate_sequence(
         threshold: scalar.
         timesteps: T.
         rule: the neuron.
+        carry: ``[...]``, what the neurons start from, outside autograd; zero by default.
 
     Raises:
         InputError: as :func:`spike_sequence`.
@@ -95,8 +102,63 @@ def rate_sequence(
     if isinstance(current, Tensor):
         current = [Term(current.detach(), rate=current.mean(0))]
     terms = _terms(current, timesteps)
-    tensors = [tensor for term in terms for tensor in (term.rate, *_learned(term))]
-    return _RateSequence.apply(terms, leak, threshold, timesteps, rule, *tensors)
+    learn = leak.requires_grad or threshold.requires_grad
+    spikes, rate, eligibility = rate_forward(terms, leak, threshold, timesteps, rule, learn, carry)
+    return spikes, _in_autograd(rate, eligibility, terms, leak, threshold)
+
+
+@torch.no_grad()
+def rate_steps(
+    current: Tensor | Sequence[Term],
+    leak: Tensor,
+    threshold: Tensor,
+    timesteps: int,
+    rule: NeuronRule,
+    state: RateState | None = None,
+    carry: Tensor | None = None,
+    learn: bool = False,
+) -> tuple[Tensor, RateState]:
+    """Some of the steps of :func:`rate_forward`: their spikes ``[t, ...]``, and the state after them, without autograd.
+
+    Args:
+        current: ``[t, ...]``, or ``[1, ...]`` for a constant one; or its terms.
+        leak: scalar.
+        threshold: scalar.
+        timesteps: t, the number of these steps.
+        rule: the neuron.
+        state: that after the steps before; None for the first ones.
+        carry: ``[...]``, what the neurons start from at the first step; zero by default.
+        learn: whether derivatives by leak and threshold are wanted; the first steps decide for all.
+
+    Raises:
+        InputError: as :func:`spike_sequence`.
+    """
+    terms = _terms(current, timesteps)
+    layout = Layout.of(terms[0].sequence)
+    flat = _flat(terms, layout)
+    if state is None:
+        start = _flat_carry(torch.zeros_like(terms[0].sequence[0]) if carry is None else carry, layout, flat)
+        assert start is not None
+        state = RateState.starting(start, learn)
+    else:
+        state = state.mapped(layout.flat)
+    arguments = (layout.channels, state, leak, threshold, timesteps, rule)
+    spikes, after = passes_for(flat[0].values, rule).rate_steps(flat, *arguments)
+    return layout.restore(spikes), after.mapped(layout.restore)
+
+
+def rate_after(state: RateState, timesteps: int, terms: Sequence[Term], leak: Tensor, threshold: Tensor) -> Tensor:
+    """The rate ``[...]`` after all T steps, inside autograd: what :func:`rate_sequence` gives where they run at once.
+
+    Args:
+        state: that after the last of :func:`rate_steps`.
+        timesteps: T, of all steps together.
+        terms: the current, with its rates and normalisations; of the sequences only shape and dtype are read.
+        leak: scalar.
+        threshold: scalar.
+    """
+    rate, by_current, by_leak, by_threshold = state.means(timesteps, _common_dtype(terms))
+    return _in_autograd(rate, Eligibility(by_current, by_leak, by_threshold), terms, leak, threshold)
 
 
 @torch.no_grad()
@@ -107,8 +169,11 @@ def rate_forward(
     timesteps: int,
     rule: NeuronRule,
     learn: bool = False,
+    carry: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Eligibility]:
     """Spikes ``[T, ...]``, firing rate ``[...]`` and its derivatives, without autograd (methods 6).
+
+    The derivatives by leak and threshold are there where these ``learn``; neurons start from a ``carry [...]``, or 0.
 
     Raises:
         InputError: as :func:`spike_sequence`.
@@ -116,7 +181,8 @@ def rate_forward(
     terms = _terms(current, timesteps)
     layout = Layout.of(terms[0].sequence)
     flat = _flat(terms, layout)
-    results = passes_for(flat[0].values, rule).rate(flat, layout.channels, leak, threshold, timesteps, rule, learn)
+    arguments = (layout.channels, _flat_carry(carry, layout, flat), leak, threshold, timesteps, rule, learn)
+    results = passes_for(flat[0].values, rule).rate(flat, *arguments)
     spikes, rate, by_current, by_leak, by_threshold = (layout.restore(tensor) for tensor in results)
     return spikes, rate, Eligibility(by_current, by_leak, by_threshold)
 
@@ -175,33 +241,37 @@ class _SpikeSequence(torch.autograd.Function):
         )
 
 
-class _RateSequence(torch.autograd.Function):
+def _in_autograd(
+    rate: Tensor, eligibility: Eligibility, terms: Sequence[Term], leak: Tensor, threshold: Tensor
+) -> Tensor:
+    tensors = [tensor for term in terms for tensor in (term.rate, *_learned(term))]
+    return _Rate.apply((rate, eligibility), terms, leak, threshold, *tensors)
+
+
+class _Rate(torch.autograd.Function):
+    """A rate that is known already, differentiated by its eligibilities."""
+
     @staticmethod
     def forward(
         ctx: Any,
-        terms: list[Term],
+        counted: tuple[Tensor, Eligibility],
+        terms: Sequence[Term],
         leak: Tensor,
         threshold: Tensor,
-        timesteps: int,
-        rule: NeuronRule,
         *tensors: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        spikes, rate, eligibility = rate_forward(
-            terms, leak, threshold, timesteps, rule, any(ctx.needs_input_grad[1:3])
-        )
+    ) -> Tensor:
+        rate, eligibility = counted
         ctx.normalisations = [term.normalisation for term in terms]
         rates = (rate if norm else None for rate, norm in zip(tensors[::3], ctx.normalisations, strict=True))
         learned = (tensor for place, tensor in enumerate(tensors) if place % 3)  # autograd sees whether they changed
         ctx.save_for_backward(eligibility.current, eligibility.leak, eligibility.threshold, *rates, *learned)
         ctx.layout = Layout.of(terms[0].sequence)
-        ctx.mark_non_differentiable(spikes)
-        ctx.set_materialize_grads(False)  # else zeros would be made for the spikes
-        return spikes, rate
+        return rate
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        (_, delta), (eligibility, leak_eligibility, threshold_eligibility, *saved) = gradients, ctx.saved_tensors
+        (delta,), (eligibility, leak_eligibility, threshold_eligibility, *saved) = gradients, ctx.saved_tensors
         rates = saved[: len(ctx.normalisations)]
         layout, needs = ctx.layout, ctx.needs_input_grad
         current, factor = layout.flat(delta).unsqueeze(0), layout.flat(eligibility).unsqueeze(0)
@@ -213,10 +283,9 @@ class _RateSequence(torch.autograd.Function):
             factor = None
         return (
             None,
-            (delta * leak_eligibility).sum() if needs[1] else None,
-            (delta * threshold_eligibility).sum() if needs[2] else None,
             None,
-            None,
+            (delta * leak_eligibility).sum() if needs[2] else None,
+            (delta * threshold_eligibility).sum() if needs[3] else None,
             *by_terms,
         )
 
@@ -283,13 +352,17 @@ def _terms(current: Tensor | Sequence[Term], timesteps: int) -> list[Term]:
 
 
 def _flat(terms: Sequence[Term], layout: Layout) -> list[FlatTerm]:
-    dtype = functools.reduce(torch.promote_types, (term.sequence.dtype for term in terms))
+    dtype = _common_dtype(terms)
     flat = []
     for term in terms:
         values, norm = layout.flat(term.sequence).to(dtype), term.normalisation
         scale, shift = (None, None) if norm is None else (norm.scale, norm.shift)
         flat.append(FlatTerm(values, scale, shift, term.is_spare))
     return flat
+
+
+def _common_dtype(terms: Sequence[Term]) -> torch.dtype:
+    return functools.reduce(torch.promote_types, (term.sequence.dtype for term in terms))
 
 
 def _flat_carry(carry: Tensor | None, layout: Layout, terms: Sequence[FlatTerm]) -> Tensor | None:

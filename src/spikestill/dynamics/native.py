@@ -28,9 +28,10 @@ from torch import Tensor
 
 from spikestill.dynamics.layout import Channels, FlatTerm
 from spikestill.dynamics.neuron import NeuronRule
+from spikestill.dynamics.rate_state import RateState
 from spikestill.dynamics.surrogate import ATan, Linear, Rectangular, Sigmoid, Triangle
 
-__all__ = ["affine", "covers", "moments", "products", "rate", "spikes", "spikes_backward", "time_mean"]
+__all__ = ["affine", "covers", "moments", "products", "rate", "rate_steps", "spikes", "spikes_backward", "time_mean"]
 
 _log = logging.getLogger("spikestill")
 
@@ -100,6 +101,7 @@ def spikes_backward(
 def rate(
     terms: Sequence[FlatTerm],
     channels: Channels,
+    carry: Tensor | None,
     leak: Tensor,
     threshold: Tensor,
     timesteps: int,
@@ -110,10 +112,30 @@ def rate(
     like = terms[0].values
     out, counted, by_current = _place_for_spikes(terms, timesteps), torch.empty_like(like[0]), _row(like)
     by_leak, by_threshold = (_row(like), _row(like)) if learn else (None, None)
+    start, end = _RateState(carry), _RateState(None, None, None, by_current, None, by_leak, None, by_threshold)
     arguments = _Arguments(terms, channels, timesteps)
-    outputs = (out, counted, by_current, by_leak, by_threshold)
-    _call("rate", like, rule, *arguments.terms, arguments.shape, _neuron(rule, leak, threshold), *outputs)
-    return outputs
+    neuron = _neuron(rule, leak, threshold)
+    _call("rate", like, rule, *arguments.terms, arguments.shape, neuron, start, out, counted, end)
+    return out, counted, by_current, by_leak, by_threshold
+
+
+def rate_steps(
+    terms: Sequence[FlatTerm],
+    channels: Channels,
+    state: RateState,
+    leak: Tensor,
+    threshold: Tensor,
+    timesteps: int,
+    rule: NeuronRule,
+) -> tuple[Tensor, RateState]:
+    """As :func:`plain.rate_steps`."""
+    like = terms[0].values
+    out, after = _place_for_spikes(terms, timesteps), state.mapped(lambda _: _row(like))
+    arguments = _Arguments(terms, channels, timesteps)
+    neuron = _neuron(rule, leak, threshold)
+    start, end = _RateState(*state), _RateState(*after)
+    _call("rate", like, rule, *arguments.terms, arguments.shape, neuron, start, out, None, end)
+    return out, after
 
 
 def moments(values: Tensor, channels: Channels) -> tuple[Tensor, Tensor, Tensor]:
@@ -187,6 +209,16 @@ class _Shape(ctypes.Structure):
 
 class _Neuron(ctypes.Structure):
     _fields_ = [("leak", ctypes.c_float), ("threshold", ctypes.c_float), ("parameter", ctypes.c_float)]
+
+
+class _RateState(ctypes.Structure):
+    """The rows of a ``RateState``; holds them for as long as the call runs."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in RateState._fields]
+
+    def __init__(self, *rows: Tensor | None) -> None:
+        self._held = [None if row is None else row.contiguous() for row in rows]
+        super().__init__(*(None if row is None else row.data_ptr() for row in self._held))
 
 
 class _Arguments:

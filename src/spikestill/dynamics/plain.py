@@ -14,8 +14,9 @@ from torch import Tensor
 
 from spikestill.dynamics.layout import Channels, FlatTerm
 from spikestill.dynamics.neuron import NeuronRule
+from spikestill.dynamics.rate_state import RateState
 
-__all__ = ["affine", "moments", "products", "rate", "spikes", "spikes_backward", "time_mean"]
+__all__ = ["affine", "moments", "products", "rate", "rate_steps", "spikes", "spikes_backward", "time_mean"]
 
 
 def spikes(
@@ -98,6 +99,7 @@ def spikes_backward(
 def rate(
     terms: Sequence[FlatTerm],
     channels: Channels,
+    carry: Tensor | None,
     leak: Tensor,
     threshold: Tensor,
     timesteps: int,
@@ -107,12 +109,28 @@ def rate(
     """Spikes ``[T, N]``, rate, its derivatives by current and, if they ``learn``, by leak and threshold; ``[N]`` each.
 
     With ``k_t = dv_t/dx`` for a constant current ``x``: ``k_1 = 1``, ``E = mean_t g_t k_t`` and
-    ``k_{t+1} = 1 + dc_t/dx`` (methods 6); the same recursion, from 0, gives the derivatives by leak and threshold.
+    ``k_{t+1} = 1 + dc_t/dx`` (methods 6); the same recursion, from 0, gives the derivatives by leak and threshold. A
+    carry of None is the resting neuron.
     """
-    carry = _resting(terms)
-    sensitivity = torch.ones_like(carry)
-    leak_sensitivity, threshold_sensitivity, total, eligibility, leak_eligibility, threshold_eligibility = (
-        torch.zeros_like(carry) for _ in range(6)
+    state = RateState.starting(_resting(terms) if carry is None else carry, learn)
+    spikes, state = rate_steps(terms, channels, state, leak, threshold, timesteps, rule)
+    return spikes, *state.means(timesteps, terms[0].values.dtype)
+
+
+def rate_steps(
+    terms: Sequence[FlatTerm],
+    channels: Channels,
+    state: RateState,
+    leak: Tensor,
+    threshold: Tensor,
+    timesteps: int,
+    rule: NeuronRule,
+) -> tuple[Tensor, RateState]:
+    """Some of the steps of :func:`rate`: their spikes ``[T, N]``, and the state after them."""
+    carry, sensitivity, total, eligibility = state[:4]
+    learn, zeros = state.leak_sensitivity is not None, torch.zeros_like(carry)
+    leak_sensitivity, leak_eligibility, threshold_sensitivity, threshold_eligibility = (
+        zeros if row is None else row for row in state[4:]
     )
     emitted = []
     for t in range(timesteps):
@@ -136,13 +154,8 @@ def rate(
             threshold_sensitivity = direct + by_potential * threshold_sensitivity + by_spike * change
         carry = rule.carry(potential, spike, leak, threshold)
         emitted.append(spike.to(terms[0].values.dtype))
-    return (
-        torch.stack(emitted),
-        (total / timesteps).to(terms[0].values.dtype),
-        eligibility / timesteps,
-        leak_eligibility / timesteps if learn else None,
-        threshold_eligibility / timesteps if learn else None,
-    )
+    learned = (leak_sensitivity, leak_eligibility, threshold_sensitivity, threshold_eligibility)
+    return torch.stack(emitted), RateState(carry, sensitivity, total, eligibility, *(learned if learn else ()))
 
 
 def moments(values: Tensor, channels: Channels) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,10 +30,11 @@ from torch import Tensor
 from spikestill.dynamics import triton_kernels as kernels
 from spikestill.dynamics.layout import Channels, FlatTerm
 from spikestill.dynamics.neuron import NeuronRule
+from spikestill.dynamics.rate_state import RateState
 from spikestill.dynamics.surrogate import ATan, Linear, Rectangular, Sigmoid, Triangle
 from spikestill.types import InputError
 
-__all__ = ["affine", "covers", "moments", "products", "rate", "spikes", "spikes_backward", "time_mean"]
+__all__ = ["affine", "covers", "moments", "products", "rate", "rate_steps", "spikes", "spikes_backward", "time_mean"]
 
 _log = logging.getLogger("spikestill")
 
@@ -119,6 +120,7 @@ def spikes_backward(
 def rate(
     terms: Sequence[FlatTerm],
     channels: Channels,
+    carry: Tensor | None,
     leak: Tensor,
     threshold: Tensor,
     timesteps: int,
@@ -129,11 +131,32 @@ def rate(
     like = terms[0].values
     out, counted, by_current = _place_for_spikes(terms, timesteps), like.new_empty(like.shape[1]), _row(like)
     by_leak, by_threshold = (_row(like), _row(like)) if learn else (None, None)
-    outputs = (out, counted, by_current, by_leak, by_threshold)
     current = _Current.of(terms, channels)
     neuron = _neuron(rule, leak, threshold, like)
-    _launch(kernels.rate, like, *current, *neuron, *outputs, float(timesteps), **_steps(timesteps))
-    return outputs
+    means = tuple(row for row in (counted, by_current, by_leak, by_threshold) if row is not None)
+    rest = (out, means, None, float(timesteps), learn)
+    _launch(kernels.rate, like, *current, *neuron, _dense(carry), None, *rest, **_steps(timesteps))
+    return out, counted, by_current, by_leak, by_threshold
+
+
+def rate_steps(
+    terms: Sequence[FlatTerm],
+    channels: Channels,
+    state: RateState,
+    leak: Tensor,
+    threshold: Tensor,
+    timesteps: int,
+    rule: NeuronRule,
+) -> tuple[Tensor, RateState]:
+    """As :func:`plain.rate_steps`."""
+    like = terms[0].values
+    out, after = _place_for_spikes(terms, timesteps), state.mapped(lambda _: _row(like))
+    current = _Current.of(terms, channels)
+    neuron = _neuron(rule, leak, threshold, like)
+    given, wanted = (tuple(row.contiguous() for row in rows if row is not None) for rows in (state, after))
+    rest = (out, None, wanted, float(timesteps), state.leak_sensitivity is not None)
+    _launch(kernels.rate, like, *current, *neuron, None, given, *rest, **_steps(timesteps))
+    return out, after
 
 
 def moments(values: Tensor, channels: Channels) -> tuple[Tensor, Tensor, Tensor]:

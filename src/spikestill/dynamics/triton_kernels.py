@@ -299,26 +299,39 @@ def rate(
     channels,
     numbers,
     rule: tl.constexpr,
+    carry,
+    state,
     spikes,
-    rate,
-    by_current,
-    by_leak,
-    by_threshold,
+    means,
+    after,
     steps,
+    learn: tl.constexpr,
     segments,
     segment: tl.constexpr,
     block: tl.constexpr,
 ):
-    """``k``, ``e`` and their kin by leak and threshold are plain's sensitivities and eligibilities."""
+    """``k``, ``e`` and their kin by leak and threshold are plain's sensitivities and eligibilities.
+
+    All steps from a ``carry``, whose ``means`` are wanted; or some of them from a ``state``, where that ``after`` them
+    is. Each is a tuple of rows: states as ``RateState`` has them.
+    """
     n, mask = _block(neurons, block)
     leak, threshold = tl.load(numbers[0]), tl.load(numbers[1])
     tables = _lookups(terms, _channel(n, channels), mask)
     zero = tl.zeros([block], tl.float32)
-    c, total, e, k_leak, e_leak, k_threshold, e_threshold = zero, zero, zero, zero, zero, zero, zero
-    if rule.detach and not rule.hard:
-        k = tl.cast(1.0, tl.float32)  # no spike enters it, so it is the same for all neurons
+    total, e, k_leak, e_leak, k_threshold, e_threshold = zero, zero, zero, zero, zero, zero
+    if state is None:
+        c = _given(carry, n, mask, block)
+        k = tl.cast(1.0, tl.float32)
     else:
-        k = zero + 1.0
+        c = tl.load(state[0] + n, mask, other=0.0)
+        k = tl.load(state[1])
+        total, e = tl.load(state[2] + n, mask, other=0.0), tl.load(state[3] + n, mask, other=0.0)
+        if learn:
+            k_leak, e_leak = tl.load(state[4] + n, mask, other=0.0), tl.load(state[5] + n, mask, other=0.0)
+            k_threshold, e_threshold = tl.load(state[6] + n, mask, other=0.0), tl.load(state[7] + n, mask, other=0.0)
+    if rule.hard or not rule.detach:  # else no spike enters k, so it is the same for all neurons
+        k = zero + 1.0 if state is None else tl.load(state[1] + n, mask, other=0.0)
     row = tl.cast(0, tl.int64)
     for _segment in range(segments):
         currents = _currents(terms, tables, constant, row, neurons, n, mask, segment)
@@ -330,7 +343,7 @@ def rate(
             change = slope * k
             e += change
             k = 1.0 + by_potential * k + _reset(v, change, leak, threshold, rule)
-            if by_leak is not None:
+            if learn:
                 change = slope * k_leak
                 e_leak += change
                 direct = _carry_by_leak(v, spike, threshold, rule)
@@ -342,11 +355,16 @@ def rate(
             c = _carry(v, spike, leak, threshold, rule)
             tl.store(spikes + row + n, spike, mask)
             row += neurons
-    tl.store(rate + n, tl.div_rn(total, steps), mask)
-    tl.store(by_current + n, tl.div_rn(e, steps), mask)
-    if by_leak is not None:
-        tl.store(by_leak + n, tl.div_rn(e_leak, steps), mask)
-        tl.store(by_threshold + n, tl.div_rn(e_threshold, steps), mask)
+    if after is None:
+        tl.store(means[0] + n, tl.div_rn(total, steps), mask)
+        tl.store(means[1] + n, tl.div_rn(e, steps), mask)
+        if learn:
+            tl.store(means[2] + n, tl.div_rn(e_leak, steps), mask)
+            tl.store(means[3] + n, tl.div_rn(e_threshold, steps), mask)
+    else:
+        rows = (c, zero + k, total, e, k_leak, e_leak, k_threshold, e_threshold)
+        for i in tl.static_range(len(after)):
+            tl.store(after[i] + n, rows[i], mask)
 
 
 @triton.jit

@@ -57,5 +57,6 @@ def _fold_into_previous(folded: fx.GraphModule, node: fx.Node, norm: _BatchNorm)
     fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
     statistics = (norm.running_mean, norm.running_var, norm.eps)
     layer.weight, layer.bias = fuse(layer.weight, layer.bias, *statistics, weight, bias)
+    layer.bias.requires_grad_(layer.weight.requires_grad)  # torch leaves a bias that was none without
     node.replace_all_uses_with(source)
     folded.graph.erase_node(node)

@@ -15,7 +15,8 @@ from spikestill.graph.operations import is_in_place
 from spikestill.graph.rate import RateRun
 from spikestill.graph.recomputing import run_in_segments
 from spikestill.graph.sequence import Observer, SequenceRun
-from spikestill.nn import LIF, Direct, Encoder, Events, Poisson
+from spikestill.graph.streamed_rates import streamed_rates
+from spikestill.nn import LIF, Encoder, Events, Poisson
 from spikestill.types import InputError, Record
 
 __all__ = ["Gradient", "SpikingNetwork", "record"]
@@ -23,7 +24,7 @@ __all__ = ["Gradient", "SpikingNetwork", "record"]
 Gradient = Literal["rate", "bptt"]
 
 _STEPS_AT_ONCE = 16
-"""How many time steps an evaluation holds in memory; more would not make it faster."""
+"""How many time steps are held in memory where they may be run some at a time; more would not make it faster."""
 
 
 class SpikingNetwork(nn.Module):
@@ -75,19 +76,21 @@ class SpikingNetwork(nn.Module):
                 without autograd, several times, with some of the steps each.
         """
         steps = _checked(self.timesteps if timesteps is None else timesteps)
-        if not self._can_stream(images, steps):
+        if not self._can_stream(steps):
             return SequenceRun(self.body, steps, observe=observe).sequence(self.encoder(images, steps))
         carries: dict[str, Tensor] = {}
-        read_outs = []
-        for start in range(0, steps, _STEPS_AT_ONCE):
-            some = min(_STEPS_AT_ONCE, steps - start)
-            run = SequenceRun(self.body, some, carries, observe)
-            frames = images[start : start + some] if isinstance(self.encoder, Events) else images
-            read_outs.append(run.sequence(self.encoder(frames, some)))
-        return torch.cat(read_outs)
+        return torch.cat(
+            [
+                SequenceRun(self.body, some, carries, observe).sequence(encoded)
+                for encoded, some in self._in_parts(images, steps)
+            ]
+        )
 
     def record(self, images: Tensor, taps: Collection[str] = ()) -> Record:
         """Logits, and the firing rates at the named points, with the gradient of the network's mode.
+
+        Under rate gradients more than 16 steps are run some at a time, in memory that does not grow with T; but where a
+        BatchNorm takes the statistics of its batch, which are those of all steps, a layer's whole sequence is held.
 
         Args:
             images: ``[B, C, H, W]`` or events ``[T, B, C, H, W]``.
@@ -97,14 +100,13 @@ class SpikingNetwork(nn.Module):
             InputError: for a name that is no point of the network.
         """
         places, nodes = _places(self.body, taps)
-        if not nodes and self._can_stream(images, self.timesteps):
+        if not nodes and self._can_stream(self.timesteps):
             steps = self.unroll(images)
             return Record(steps.mean(0), {}, steps)
-        encoded = self.encoder(images, self.timesteps)
         if self.gradient == "rate" and self.training and torch.is_grad_enabled():
-            rate_run = RateRun(self.body, self.timesteps, nodes)
-            logits = rate_run.rate(encoded)
-            return Record(logits, {name: rate_run.tapped[nodes[node]] for name, node in places.items()})
+            logits, tapped = self._rates(images, nodes)
+            return Record(logits, {name: tapped[nodes[node]] for name, node in places.items()})
+        encoded = self.encoder(images, self.timesteps)
         if self.recompute and self.training and torch.is_grad_enabled():
             by_name = {node.name: name for node, name in nodes.items()}
             steps, tapped = run_in_segments(self.body, encoded, self.timesteps, by_name)
@@ -119,17 +121,36 @@ class SpikingNetwork(nn.Module):
             {name: tapped[nodes[node]] for name, node in places.items()},
         )
 
-    def _can_stream(self, images: Tensor, timesteps: int) -> bool:
-        """Whether the steps may be run some at a time: in evaluation, without autograd, for inputs of as many steps.
+    def _rates(self, images: Tensor, taps: Mapping[fx.Node, str]) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.timesteps > _STEPS_AT_ONCE and not any(map(_needs_statistics, self.body.modules())):
+            return streamed_rates(self.body, self._in_parts(images, self.timesteps), taps)
+        run = RateRun(self.body, self.timesteps, taps)
+        return run.rate(self.encoder(images, self.timesteps)), run.tapped
 
-        An encoder that is not ours may look at all steps together; so do training modules (statistics, one mask of
-        dropout) and normalisations without running statistics.
+    def _in_parts(self, images: Tensor, timesteps: int) -> Iterator[tuple[Tensor, int]]:
+        """The encoded input of some steps at a time, ``[t, B, ...]`` or ``[1, B, ...]``, and how many these are.
+
+        Poisson spikes are drawn when they are needed; another encoder may look at all steps together.
         """
-        if torch.is_grad_enabled() or timesteps <= _STEPS_AT_ONCE:
-            return False
-        if type(self.encoder) not in (Direct, Events, Poisson) or any(map(_needs_all_steps, self.modules())):
-            return False
-        return not isinstance(self.encoder, Events) or images.shape[0] == timesteps
+        whole = None if type(self.encoder) is Poisson else self.encoder(images, timesteps)
+        for start in range(0, timesteps, _STEPS_AT_ONCE):
+            some = min(_STEPS_AT_ONCE, timesteps - start)
+            if whole is None:
+                yield self.encoder(images, some), some
+            else:
+                yield whole if len(whole) == 1 else whole[start : start + some], some
+
+    def _can_stream(self, timesteps: int) -> bool:
+        """Whether the steps may be run some at a time: in evaluation, without autograd.
+
+        Training modules look at all steps together (statistics, one mask of dropout), and so do normalisations without
+        running statistics.
+        """
+        return (
+            timesteps > _STEPS_AT_ONCE
+            and not torch.is_grad_enabled()
+            and not any(module.training or _needs_statistics(module) for module in self.modules())
+        )
 
     def step(self, frame: Tensor, state: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits ``[B, K]`` of one time step, and the state to go on with.
@@ -216,8 +237,8 @@ def _places(body: fx.GraphModule, taps: Collection[str]) -> tuple[dict[str, fx.N
     return places, {node: name for name, node in places.items()}
 
 
-def _needs_all_steps(module: nn.Module) -> bool:
-    return module.training or (isinstance(module, _BatchNorm) and module.running_mean is None)
+def _needs_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
 
 
 def _checked(timesteps: int) -> int:

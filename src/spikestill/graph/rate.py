@@ -22,7 +22,7 @@ from spikestill.graph.operations import DROPOUTS, is_linear
 from spikestill.graph.rate_gradients import RateBatchNorm, RateConvolution, RateLinear
 from spikestill.nn import LIF
 
-__all__ = ["Pair", "RateRun"]
+__all__ = ["Pair", "RateRun", "moved"]
 
 
 class Pair:
@@ -97,9 +97,13 @@ class RateRun(fx.Interpreter):
         module = self.fetch_attr(str(target))
         value = args[0]
         if isinstance(module, LIF):
-            return Pair(*module.rate(_terms(value), self.timesteps))
+            return self._spike(module, _terms(value))
         if self._defers:
             return [self._normalised(module, value)]
+        if isinstance(module, DROPOUTS) and module.training:
+            mask = self._mask(module, value.rate)
+            dropped = None if value.sequence is None else value.sequence * mask.to(value.sequence.dtype)
+            return Pair(dropped, value.rate * mask)
         if value.sequence is None:
             return self._generic(module, args, kwargs)
         if isinstance(module, nn.Linear):
@@ -110,9 +114,6 @@ class RateRun(fx.Interpreter):
             term = self._normalised(module, value)
             assert term.normalisation is not None
             return Pair(normalise(term.sequence, term.normalisation), RateBatchNorm.apply(term.rate, *_numbers(term)))
-        if isinstance(module, DROPOUTS) and module.training:
-            mask = module(torch.ones_like(value.rate))
-            return Pair(value.sequence * mask.to(value.sequence.dtype), value.rate * mask)
         return self._generic(module, args, kwargs)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102
@@ -124,6 +125,14 @@ class RateRun(fx.Interpreter):
         if self._defers:
             return [term for value in args for term in _terms(value)]
         return self._generic(lambda value, *rest, **named: getattr(value, target)(*rest, **named), args, kwargs)
+
+    def _spike(self, neuron: LIF, terms: list[Term]) -> Pair:
+        return Pair(*neuron.rate(terms, self.timesteps))
+
+    def _mask(self, dropout: nn.Module, rate: Tensor) -> Tensor:
+        """What a dropout multiplies the rate and every time step with, ``[B, ...]``."""
+        mask: Tensor = dropout(torch.ones_like(rate))
+        return mask
 
     def _counted(self, module: Any, pair: Pair, layer: type[RateLinear | RateConvolution]) -> Pair:
         """A linear layer: computed on the sequence alone."""
@@ -167,7 +176,7 @@ class RateRun(fx.Interpreter):
             return by_step
         sequence = by_step.unflatten(0, (self.timesteps, -1))
         if not self._is_linear:
-            by_rate = by_rate + (time_mean(sequence) - by_rate).detach()
+            by_rate = moved(by_rate, time_mean(sequence))
         return Pair(sequence, by_rate)
 
     def _spread(self, pair: Pair) -> Tensor:
@@ -176,6 +185,11 @@ class RateRun(fx.Interpreter):
             return pair.sequence.flatten(0, 1)
         still = pair.rate.detach()
         return still.unsqueeze(0).expand(self.timesteps, *still.shape).flatten(0, 1)
+
+
+def moved(differentiated: Tensor, value: Tensor) -> Tensor:
+    """A tensor of this value, with the gradient of another."""
+    return differentiated + (value - differentiated).detach()
 
 
 def _terms(value: Pair | list[Term]) -> list[Term]:

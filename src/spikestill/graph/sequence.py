@@ -20,7 +20,7 @@ from spikestill.graph.operations import DROPOUTS
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF
 
-__all__ = ["Observer", "SequenceRun", "Signal", "drop_one_mask", "over_signals"]
+__all__ = ["Observer", "SequenceRun", "Signal", "over_signals"]
 
 Observer = Callable[[str, Tensor], None]
 """Is shown each neuron layer's name and its spikes ``[T, B, ...]``."""
@@ -67,7 +67,7 @@ class SequenceRun(fx.Interpreter):
         return self._in_time(self.run(Signal(encoded.flatten(0, 1), moves)))
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: D102
-        self._defers = n in self._deferred
+        self._defers, self._node = n in self._deferred, n
         result = super().run_node(n)
         if isinstance(result, Signal) and not torch.is_grad_enabled() and self._gives_spare(n):
             result = replace(result, is_spare=True)
@@ -82,22 +82,20 @@ class SequenceRun(fx.Interpreter):
         if self._defers:
             term = self._term(args[0])
             return [replace(term, normalisation=normalisation_of(module, term.sequence.detach())[0])]
-        if isinstance(module, DROPOUTS) and module.training and args[0].moves:
-            signal = args[0]
-            return Signal(drop_one_mask(module, signal.value.unflatten(0, (self.timesteps, -1))).flatten(0, 1), True)
-        return over_signals(module, args, kwargs, self.timesteps)
+        if isinstance(module, DROPOUTS) and module.training:
+            steps = self._steps(args[0])
+            return Signal((steps * self._mask(module, steps[0])).flatten(0, 1), args[0].moves)
+        return self._generic(module, args, kwargs)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102
         if self._defers:
             return [term for value in args for term in self._terms(value)]
-        return over_signals(target, args, kwargs, self.timesteps)
+        return self._generic(target, args, kwargs)
 
     def call_method(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102
         if self._defers:
             return [term for value in args for term in self._terms(value)]
-        return over_signals(
-            lambda value, *rest, **named: getattr(value, target)(*rest, **named), args, kwargs, self.timesteps
-        )
+        return self._generic(lambda value, *rest, **named: getattr(value, target)(*rest, **named), args, kwargs)
 
     def _spike(self, name: str, neuron: LIF, value: Signal | list[Term]) -> Signal:
         carry = None if self.carries is None else self.carries.get(name)
@@ -107,6 +105,14 @@ class SequenceRun(fx.Interpreter):
         if self.observe is not None:
             self.observe(name, spikes.detach())
         return Signal(spikes.flatten(0, 1), True)
+
+    def _mask(self, dropout: nn.Module, step: Tensor) -> Tensor:
+        """What a dropout multiplies every time step with, one step being ``[B, ...]``."""
+        mask: Tensor = dropout(torch.ones_like(step))
+        return mask
+
+    def _generic(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        return over_signals(function, args, kwargs, self.timesteps)
 
     def _terms(self, value: Signal | list[Term]) -> list[Term]:
         return value if isinstance(value, list) else [self._term(value)]
@@ -149,8 +155,3 @@ def over_signals(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Ma
     if not signals:
         return result
     return mapped(result, lambda item: Signal(item, moves) if isinstance(item, Tensor) else item)
-
-
-def drop_one_mask(module: nn.Module, sequence: Tensor) -> Tensor:
-    """Dropout with one mask for all time steps of ``[T, B, ...]``."""
-    return sequence * module(torch.ones_like(sequence[0]))

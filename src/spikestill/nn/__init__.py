@@ -1,6 +1,7 @@
-"""Modules around the dynamics: the neurons and the encoders."""
+"""Modules: the neurons and the encoders around the dynamics, and the activation that stands for a neuron in an ANN."""
 
 from spikestill.nn.encoders import Direct, Encoder, Events, Poisson
 from spikestill.nn.neurons import IF, LIF
+from spikestill.nn.quantised import ClipFloorShift, clip_floor_shift
 
-__all__ = ["IF", "LIF", "Direct", "Encoder", "Events", "Poisson"]
+__all__ = ["IF", "LIF", "ClipFloorShift", "Direct", "Encoder", "Events", "Poisson", "clip_floor_shift"]

@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from spikestill.dynamics import NeuronRule, Sigmoid, Surrogate, Term, rate_sequence, spike_sequence
+from spikestill.dynamics import (
+    NeuronRule,
+    RateState,
+    Sigmoid,
+    Surrogate,
+    Term,
+    rate_after,
+    rate_sequence,
+    rate_steps,
+    spike_sequence,
+)
 from spikestill.dynamics.neuron import Order, Reset
 from spikestill.types import InputError, unknown_name
 
@@ -135,11 +145,31 @@ class LIF(nn.Module):
         """Spikes ``[T, B, ...]`` outside autograd, and their firing rate ``[B, ...]`` inside it (methods 6).
 
         Raises:
-            InputError: for neurons that do not start at rest, as this pass does.
+            InputError: as :meth:`forward`.
         """
-        if self.initial is not None:
-            raise InputError("rate gradients start at rest, this neuron layer does not: train with gradient='bptt'")
-        return rate_sequence(current, self.leak, self.threshold, timesteps or _steps(current), self.rule)
+        steps = timesteps or _steps(current)
+        return rate_sequence(current, self.leak, self.threshold, steps, self.rule, self._start(current))
+
+    def rate_steps(
+        self, current: Tensor | Sequence[Term], timesteps: int | None = None, state: RateState | None = None
+    ) -> tuple[Tensor, RateState]:
+        """Some of the steps of :meth:`rate`: their spikes ``[t, B, ...]``, and the state after them, without autograd.
+
+        Args:
+            current: ``[t, B, ...]``; or ``[1, B, ...]``, constant over ``timesteps`` steps; or its terms.
+            timesteps: t where the current is constant.
+            state: that after the steps before; None for the first ones.
+
+        Raises:
+            InputError: as :meth:`forward`.
+        """
+        steps, start = timesteps or _steps(current), self._start(current) if state is None else None
+        learn = any(parameter.requires_grad for parameter in self.parameters())
+        return rate_steps(current, self.leak, self.threshold, steps, self.rule, state, start, learn)
+
+    def rate_after(self, state: RateState, timesteps: int, terms: Sequence[Term]) -> Tensor:
+        """The firing rate ``[B, ...]`` inside autograd, from the state after all T steps: ``dynamics.rate_after``."""
+        return rate_after(state, timesteps, terms, self.leak, self.threshold)
 
     def _start(self, current: Tensor | Sequence[Term]) -> Tensor | None:
         """The carry ``[B, ...]`` of the first time step; None for rest."""

@@ -1,4 +1,4 @@
-"""Activation attention (methods, section 8.2): LaSNN's first scheme."""
+"""Activation attention (methods, section 9): LaSNN's first scheme."""
 
 from __future__ import annotations
 

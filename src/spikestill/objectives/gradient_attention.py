@@ -1,4 +1,4 @@
-"""Gradient attention (methods, section 8.2): LaSNN's second scheme."""
+"""Gradient attention (methods, section 9): LaSNN's second scheme."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distillation of output spikes (methods, section 8.2; Kushawaha et al. 2020), as a function.
+"""Distillation of output spikes (methods, section 9; Kushawaha et al. 2020), as a function.
 
 It is no objective of a recipe yet: its teacher is a spiking network, and the guidance of a training runs an ANN, which
 leaves no time steps.

@@ -6,21 +6,13 @@ Importing this package loads neither a preset nor jsonargparse; ``load`` does.
 from spikestill.recipes.loading import as_mapping, from_mapping, load
 from spikestill.recipes.names import KINDS, names, presets
 from spikestill.recipes.networks import NetworkDescription, Spiking
-from spikestill.recipes.schema import (
-    AnnRecipe,
-    DistillRecipe,
-    Encoder,
-    Neuron,
-    Objective,
-    Optimiser,
-    Recipe,
-    Schedule,
-    Surrogate,
-)
+from spikestill.recipes.parts import Conversion, Encoder, Neuron, Objective, Optimiser, Schedule, Stages, Surrogate
+from spikestill.recipes.schema import AnnRecipe, DistillRecipe, Recipe
 
 __all__ = [
     "KINDS",
     "AnnRecipe",
+    "Conversion",
     "DistillRecipe",
     "Encoder",
     "NetworkDescription",
@@ -30,6 +22,7 @@ __all__ = [
     "Recipe",
     "Schedule",
     "Spiking",
+    "Stages",
     "Surrogate",
     "as_mapping",
     "from_mapping",

@@ -18,7 +18,7 @@ from spikestill.types import InputError, unknown_name
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-__all__ = ["as_mapping", "from_mapping", "load", "made", "parser", "read_source"]
+__all__ = ["as_mapping", "from_mapping", "load", "made", "parser", "read_source", "strange"]
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
@@ -72,7 +72,7 @@ def load(kind: type[AnyRecipe], source: str | Path | Mapping[str, Any], override
     from jsonargparse import ArgumentError
 
     fields = dict(source) if isinstance(source, Mapping) else read_source(kind, source)
-    for complaint in _strange(kind, fields):
+    for complaint in strange(kind, fields):
         raise complaint
     words = [spelled(word) for word in overrides]
     refuse_unknown_options(words, list(_options(kind)))
@@ -124,14 +124,14 @@ def made(hint: Any, value: Any) -> Any:
     return value
 
 
-def _strange(kind: type, fields: Mapping[str, Any], prefix: str = "") -> Iterator[InputError]:
+def strange(kind: type, fields: Mapping[str, Any], prefix: str = "") -> Iterator[InputError]:
     """A complaint for every field that ``kind`` does not have."""
     hints = get_type_hints(kind)
     for name, value in fields.items():
         if name not in hints:
             yield unknown_name("option", f"{prefix}{name}", [f"{prefix}{entry}" for entry in hints])
         elif dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping):
-            yield from _strange(cast(type, hints[name]), value, f"{prefix}{name}.")
+            yield from strange(cast(type, hints[name]), value, f"{prefix}{name}.")
 
 
 def _options(kind: type, prefix: str = "") -> Iterator[str]:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from spikestill.data import DataSet
-from spikestill.recipes.schema import DistillRecipe, Encoder, Neuron, Recipe, Surrogate
+from spikestill.recipes.parts import Encoder, Neuron, Surrogate
+from spikestill.recipes.schema import DistillRecipe, Recipe
 from spikestill.runs import Run
 from spikestill.types import InputError
 
@@ -58,6 +59,7 @@ class NetworkDescription:
         std: channel standard deviations, likewise.
         class_names: one name a class, in label order.
         spiking: what makes it spiking; None for an ANN.
+        conversion: what a conversion has changed in its graph (see ``convert.restore``); None for none.
     """
 
     model: str
@@ -69,6 +71,7 @@ class NetworkDescription:
     width: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
     spiking: Spiking | None = None
+    conversion: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, recipe: Recipe, data: DataSet) -> NetworkDescription:
@@ -84,9 +87,8 @@ class NetworkDescription:
                 max_pool=recipe.max_pool,
                 recompute=recipe.recompute,
             )
-            if recipe.encoder.name == "poisson":
-                # A Poisson rate cannot exceed 1: pixels go to [-1, 1] (methods 2).
-                mean = std = (0.5,) * len(mean)
+        if recipe.pixels == "signed":
+            mean = std = (0.5,) * len(mean)
         return cls(
             model=recipe.network,
             width=recipe.width,
@@ -174,7 +176,14 @@ class NetworkDescription:
             InputError: as :meth:`build_ann` and :meth:`make_spiking`.
         """
         ann = self.build_ann()
-        return ann if self.spiking is None else self.make_spiking(ann)
+        if self.spiking is None:
+            return ann
+        network = self.make_spiking(ann)
+        if self.conversion is not None:
+            from spikestill.convert import restore
+
+            restore(network, self.conversion)
+        return network
 
     def load(self, run: Run) -> nn.Module:
         """The network with the weights of ``run``, in evaluation mode.

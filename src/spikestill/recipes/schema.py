@@ -8,158 +8,38 @@ line's help.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from spikestill.data import Augmentation
+from spikestill.recipes.parts import (
+    Conversion,
+    Encoder,
+    Neuron,
+    Objective,
+    Optimiser,
+    Pixels,
+    Precision,
+    Schedule,
+    Stages,
+)
 from spikestill.types import InputError
 
-__all__ = [
-    "AnnRecipe",
-    "DistillRecipe",
-    "Encoder",
-    "Neuron",
-    "Objective",
-    "Optimiser",
-    "Recipe",
-    "Schedule",
-    "Surrogate",
-]
+__all__ = ["AnnRecipe", "DistillRecipe", "Recipe"]
 
-Precision = Literal["float32", "bf16"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optimiser:
-    """The optimiser; weight decay reaches weights only, never normalisation, biases or neuron parameters.
-
-    Attributes:
-        name: sgd, adam or adamw.
-        lr: peak learning rate.
-        momentum: of sgd.
-        weight_decay: on the weights of linear layers.
-        nesterov: Nesterov's momentum, for sgd.
-    """
-
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    nesterov: bool = False
-
-    def problems(self) -> Iterator[str]:
-        """What cannot be used, a phrase each."""
-        if self.lr <= 0:
-            yield f"optimiser.lr must be positive, not {self.lr}"
-        if not 0 <= self.momentum < 1:
-            yield f"optimiser.momentum must lie in [0, 1), not {self.momentum}"
-        if self.weight_decay < 0:
-            yield f"optimiser.weight_decay must not be negative, not {self.weight_decay}"
-        if self.nesterov and (self.name != "sgd" or self.momentum == 0):
-            yield "optimiser.nesterov needs sgd with momentum"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """The learning rate over time, set at every step.
-
-    Attributes:
-        name: cosine (to zero), step, or constant.
-        warmup: epochs of linear warm-up; a fraction is fine.
-        milestones: for step, the epochs at which the rate is multiplied by factor.
-        factor: for step, the multiplier.
-    """
-
-    name: Literal["cosine", "step", "constant"] = "cosine"
-    warmup: float = 0.0
-    milestones: tuple[int, ...] = ()
-    factor: float = 0.1
-
-    def problems(self, epochs: int) -> Iterator[str]:
-        """What cannot be used in a training of ``epochs`` epochs, a phrase each."""
-        if not 0 <= self.warmup <= max(epochs, 1):
-            yield f"schedule.warmup must lie in [0, epochs = {epochs}], not {self.warmup}"
-        if (self.name == "step") != bool(self.milestones):
-            yield "schedule.milestones and schedule.name = step belong together"
-        if not 0 < self.factor <= 1:
-            yield f"schedule.factor must lie in (0, 1], not {self.factor}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surrogate:
-    """The surrogate gradient of a spike.
-
-    Attributes:
-        name: sigmoid, linear, atan, triangle or rectangular.
-        options: its parameters, e.g. {alpha: 4.0}; its own defaults where absent.
-    """
-
-    name: Literal["sigmoid", "linear", "atan", "triangle", "rectangular"] = "sigmoid"
-    options: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Neuron:
-    """The spiking neuron that takes the place of every activation.
-
-    Attributes:
-        name: lif, or if (the leakless one).
-        leak: share of the membrane potential that is kept from step to step; an if neuron keeps all of it.
-        threshold: membrane potential at which it fires.
-        reset: soft (the threshold is subtracted) or hard (to zero).
-        order: reset-then-leak (most direct training) or leak-then-subtract (LaSNN).
-        detach_reset: keep the reset out of the gradient.
-        surrogate: the gradient of a spike.
-        learn: the parameters that are trained, of threshold and leak.
-    """
-
-    name: Literal["lif", "if"] = "lif"
-    leak: float = 0.5
-    threshold: float = 1.0
-    reset: Literal["soft", "hard"] = "soft"
-    order: Literal["reset-then-leak", "leak-then-subtract"] = "reset-then-leak"
-    detach_reset: bool = True
-    surrogate: Surrogate = field(default_factory=Surrogate)
-    learn: tuple[Literal["threshold", "leak"], ...] = ()
-
-    def problems(self) -> Iterator[str]:
-        """What cannot be used, a phrase each."""
-        if not 0 < self.leak <= 1:
-            yield f"neuron.leak must lie in (0, 1], not {self.leak}"
-        if self.threshold <= 0:
-            yield f"neuron.threshold must be positive, not {self.threshold}"
-        if self.name == "lif" and self.leak == 1 and "leak" in self.learn:
-            yield "neuron.learn names leak, which must then start below 1"
-        if self.name == "if" and "leak" in self.learn:
-            yield "neuron.learn names leak, which an if neuron does not have"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoder:
-    """How an image becomes a sequence.
-
-    Attributes:
-        name: direct (the image is the input current of every step), poisson, or events (frames as they are).
-        options: the encoder's own options.
-    """
-
-    name: Literal["direct", "poisson", "events"] = "direct"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Objective:
-    """One term of the loss.
-
-    Attributes:
-        name: one of `spikestill list objectives`.
-        weight: its factor in the sum.
-        options: its own options.
-    """
-
-    name: str
-    weight: float = 1.0
-    options: dict[str, Any] = field(default_factory=dict)
+_SHARED_BY_STAGES = (
+    "data",
+    "data_dir",
+    "image_size",
+    "limit_train",
+    "validation",
+    "split_seed",
+    "augmentation",
+    "device",
+    "precision",
+    "channels_last",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +110,16 @@ class Recipe:
         raise NotImplementedError
 
     @property
+    def pixels(self) -> Pixels:
+        """How pixels are scaled for the network."""
+        raise NotImplementedError
+
+    @property
+    def converts(self) -> bool:
+        """Whether the network is converted from an ANN before it is trained, if it is."""
+        return False
+
+    @property
     def folder(self) -> str:
         """The run folder, whether given or by default."""
         if self.out is not None:
@@ -243,7 +133,7 @@ class Recipe:
 
         yield from unknown("model", self.network)
         yield from unknown("data set", self.data)
-        for name, least in (("epochs", 1), ("batch_size", 1)):
+        for name, least in (("epochs", 0 if self.converts else 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 yield f"{name} must be at least {least}, not {getattr(self, name)}"
         if self.width <= 0:
@@ -274,17 +164,25 @@ class AnnRecipe(Recipe):
         model: one of `spikestill list models`, timm:NAME, torchvision:NAME or python:PACKAGE.MODULE:FUNCTION.
         pretrained: start from the published weights of a timm or torchvision model.
         label_smoothing: share of the label that is spread over all classes.
+        pixel_scale: standardised (mean 0, deviation 1 by channel), or signed: in [-1, 1], as a Poisson encoder needs
+            them of the network that is converted.
     """
 
     method: str = "ann"
     model: str = "resnet20"
     pretrained: bool = False
     label_smoothing: float = 0.0
+    pixel_scale: Pixels = "standardised"
 
     @property
     def network(self) -> str:
         """The name of the network that is trained."""
         return self.model
+
+    @property
+    def pixels(self) -> Pixels:
+        """How pixels are scaled for the network."""
+        return self.pixel_scale
 
     def problems(self) -> Iterator[str]:
         """What cannot be used, a phrase each."""
@@ -308,8 +206,13 @@ class DistillRecipe(Recipe):
         neuron: what takes the place of every activation.
         encoder: how an image becomes a sequence.
         max_pool: keep max-pooling, or make it average-pooling.
-        initialise: random, or teacher-weights (the student then has the teacher's architecture).
+        initialise: random; teacher-weights (the student then has the teacher's architecture); or, from an ANN that is
+            converted, normalise, threshold-balancing, shift, calibrate or quantise (the neurons take their own leak
+            afterwards).
+        source: the run of the ANN that is converted, of the student's architecture; None for the teacher.
+        conversion: how it is converted.
         objectives: the weighted terms of the loss.
+        stages: what is trained first where no run of it is given.
     """
 
     student: str = "resnet20"
@@ -321,17 +224,58 @@ class DistillRecipe(Recipe):
     neuron: Neuron = field(default_factory=Neuron)
     encoder: Encoder = field(default_factory=Encoder)
     max_pool: Literal["keep", "average"] = "keep"
-    initialise: Literal["random", "teacher-weights"] = "random"
+    initialise: Literal[
+        "random", "teacher-weights", "normalise", "threshold-balancing", "shift", "calibrate", "quantise"
+    ] = "random"
+    source: str | None = None
+    conversion: Conversion = field(default_factory=Conversion)
     objectives: tuple[Objective, ...] = (Objective(name="cross-entropy"),)
+    stages: Stages = field(default_factory=Stages)
 
     @property
     def network(self) -> str:
         """The name of the network that is trained."""
         return self.student
 
+    @property
+    def pixels(self) -> Pixels:
+        """How pixels are scaled for the network: a Poisson rate cannot exceed 1 (methods 2)."""
+        return "signed" if self.encoder.name == "poisson" else "standardised"
+
+    @property
+    def converts(self) -> bool:
+        """Whether the network is converted from an ANN before it is trained, if it is."""
+        return self.initialise not in ("random", "teacher-weights")
+
+    @property
+    def needs_teacher(self) -> tuple[str, ...]:
+        """What in this recipe uses the teacher."""
+        from spikestill.recipes.names import needs_teacher
+
+        guided = [term.name for term in self.objectives if needs_teacher(term.name)]
+        if self.initialise == "teacher-weights" or (self.converts and not (self.source or self.stages.source)):
+            guided.append(f"initialise: {self.initialise}")
+        return tuple(guided)
+
+    def stage(self, name: Literal["teacher", "source"]) -> AnnRecipe | None:
+        """The training of a stage; None where there is nothing to train, or a run of it is given."""
+        from spikestill.recipes.loading import from_mapping
+
+        fields = getattr(self.stages, name)
+        used = self.needs_teacher if name == "teacher" else self.converts
+        if fields is None or not used or getattr(self, name) is not None:
+            return None
+        known = {entry: getattr(self, entry) for entry in _SHARED_BY_STAGES} | {"method": f"{self.method}-{name}"}
+        if name == "source":
+            known |= {"model": self.student, "width": self.width, "model_options": self.model_options}
+            known |= {"pixel_scale": self.pixels}
+        recipe = from_mapping(AnnRecipe, known | fields)
+        beside = Path(self.folder).parent / Path(recipe.folder).name
+        return recipe if recipe.out is not None else replace(recipe, out=str(beside))
+
     def problems(self) -> Iterator[str]:
         """What cannot be used, a phrase each."""
-        from spikestill.recipes.names import needs_teacher, unknown
+        from spikestill.recipes.names import unknown
 
         yield from super().problems()
         yield from self.neuron.problems()
@@ -345,10 +289,25 @@ class DistillRecipe(Recipe):
                 yield f"the weight of objective {objective.name} must be positive, not {objective.weight}"
             if objective.options.get("each_step") and self.gradient == "rate":
                 yield f"objective {objective.name}: each_step needs gradient: bptt"
-        guided = [term.name for term in self.objectives if needs_teacher(term.name)]
-        if self.initialise == "teacher-weights":
-            guided.append("initialise: teacher-weights")
-        if guided and self.teacher is None:
-            yield f"{' and '.join(guided)} need a teacher: give --teacher RUN_OR_MODEL"
-        if self.teacher is not None and not guided:
+        if self.needs_teacher and self.teacher is None and self.stages.teacher is None:
+            yield f"{' and '.join(self.needs_teacher)} need a teacher: give --teacher RUN_OR_MODEL"
+        if self.teacher is not None and not self.needs_teacher:
             yield "a teacher is given, but no objective and no initialisation uses it"
+        if self.source is not None and not self.converts:
+            yield f"a source is given, but initialise: {self.initialise} converts none"
+        if self.conversion.images < 1:
+            yield f"conversion.images must be at least 1, not {self.conversion.images}"
+        yield from self._problems_of_stages()
+
+    def _problems_of_stages(self) -> Iterator[str]:
+        from spikestill.recipes.loading import strange
+
+        name: Literal["teacher", "source"]
+        for name in ("teacher", "source"):
+            complaints = list(strange(AnnRecipe, getattr(self.stages, name) or {}, f"stages.{name}."))
+            yield from map(str, complaints)
+            try:
+                if not complaints:
+                    self.stage(name)
+            except InputError as error:
+                yield f"stages.{name}: {error}"

@@ -19,7 +19,7 @@ __all__ = ["distill", "train"]
 
 
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Run:
-    """Train the ANN or the student that ``recipe`` describes.
+    """Train the ANN or the student that ``recipe`` describes, its stages first.
 
     Args:
         recipe: an AnnRecipe or a DistillRecipe, for instance from ``spikestill.recipes.load``.
@@ -33,8 +33,9 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
         InputError: for whatever cannot be used, and when the loss is not finite.
     """
     from spikestill.train.loop import execute
+    from spikestill.train.stages import with_stages
 
-    return execute(recipe, resume=resume, overwrite=overwrite)
+    return execute(with_stages(recipe, resume=resume, overwrite=overwrite), resume=resume, overwrite=overwrite)
 
 
 def distill(
@@ -70,6 +71,7 @@ def distill(
     from spikestill.recipes import DistillRecipe, load
     from spikestill.recipes.networks import describe_spiking
     from spikestill.train.loop import execute
+    from spikestill.train.stages import with_stages
 
     network = ann = None
     fields |= {"method": method, "data": data, "objectives": [_objective(term) for term in objectives]}
@@ -85,7 +87,7 @@ def distill(
     elif teacher is not None:
         ann = teacher
         fields["teacher"] = f"custom:{type(teacher).__name__}"
-    recipe = load(DistillRecipe, fields)
+    recipe = with_stages(load(DistillRecipe, fields), resume=resume, overwrite=overwrite)
     return execute(recipe, resume=resume, overwrite=overwrite, network=network, teacher=ann)
 
 

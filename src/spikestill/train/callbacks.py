@@ -94,6 +94,11 @@ class Journal(Callback):
             write_weights(best_weights_file(self._run), learner.kept.state_dict())
         self.save(trainer, learner)
 
+    def keep_untrained(self, learner: Learner, accuracy: float) -> None:
+        """Keep the network as it is, with its accuracy on the validation images."""
+        self.best_accuracy = accuracy
+        write_weights(best_weights_file(self._run), learner.kept.state_dict())
+
     def save(self, trainer: lightning.Trainer, learner: Learner) -> None:
         """Write the checkpoint, unless the network has already gone wrong."""
         learner.refuse_nonfinite()

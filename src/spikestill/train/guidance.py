@@ -12,6 +12,7 @@ from spikestill import graph, models, objectives
 from spikestill.data import Batches, DataSet
 from spikestill.recipes import DistillRecipe, NetworkDescription
 from spikestill.runs import Run
+from spikestill.train.conversion import converted_student
 from spikestill.train.learner import DistillLearner
 from spikestill.train.loaders import place
 from spikestill.types import InputError
@@ -38,13 +39,14 @@ class Teacher:
     std: tuple[float, ...]
 
 
-def find_teacher(name: str, data: DataSet) -> Teacher:
+def find_teacher(name: str, data: DataSet, who: str = "teacher") -> Teacher:
     """The teacher that a recipe names.
 
     Args:
         name: a run folder; ``python:PACKAGE.MODULE:FUNCTION`` for a function that returns a trained network; for data
             of ImageNet's classes also ``timm:NAME`` and ``torchvision:NAME`` with published weights.
         data: what it is to teach.
+        who: what it is called where it is refused.
 
     Raises:
         InputError: when it is neither, is a spiking network, or has other classes or channels than the data.
@@ -60,26 +62,26 @@ def find_teacher(name: str, data: DataSet) -> Teacher:
         )
         return Teacher(wanted.build_ann(), data.mean, data.std)
     if name.startswith(("timm:", "torchvision:")):
-        return _published_teacher(name, data)
+        return _published_teacher(name, data, who)
     if not Path(name).is_dir():
-        raise InputError(f"the teacher '{name}' is no run folder: train one with `spikestill train`")
+        raise InputError(f"the {who} '{name}' is no run folder: train one with `spikestill train`")
     run = Run.open(name)
     description = NetworkDescription.of_run(run)
     if description.spiking is not None:
-        raise InputError(f"the teacher {name} is a spiking network: give the run of an ANN")
+        raise InputError(f"the {who} {name} is a spiking network: give the run of an ANN")
     if description.num_classes != data.num_classes:
-        raise InputError(f"the teacher {name} knows {description.num_classes} classes, the data has {data.num_classes}")
+        raise InputError(f"the {who} {name} knows {description.num_classes} classes, the data has {data.num_classes}")
     if description.input_shape != data.input_shape:
         raise InputError(
-            f"the teacher {name} takes images {description.input_shape} (C, H, W), the data has {data.input_shape}"
+            f"the {who} {name} takes images {description.input_shape} (C, H, W), the data has {data.input_shape}"
         )
     return Teacher(description.load(run), description.mean, description.std)
 
 
-def _published_teacher(name: str, data: DataSet) -> Teacher:
+def _published_teacher(name: str, data: DataSet, who: str) -> Teacher:
     if (data.num_classes, data.input_shape[0]) != (_IMAGENET_CLASSES, 3):
         raise InputError(
-            f"the teacher {name} knows the {_IMAGENET_CLASSES} classes of ImageNet, not the {data.num_classes} of "
+            f"the {who} {name} knows the {_IMAGENET_CLASSES} classes of ImageNet, not the {data.num_classes} of "
             f"{data.name}: fine-tune it with `spikestill train --model {name} --pretrained true` and give that run"
         )
     ann = models.create(name, num_classes=_IMAGENET_CLASSES, image_size=data.input_shape[1], pretrained=True)
@@ -114,7 +116,7 @@ def guided_learner(
     """
     teacher = _teacher(recipe, data, teacher_ann)
     if student is None:
-        student = _student(recipe, description, teacher)
+        student = _student(recipe, data, description, teacher, device)
     student = place(student, device, recipe.channels_last)
     _refuse_unfit("student", student, data, device)
     traced = rescale = None
@@ -146,18 +148,33 @@ def _teacher(recipe: DistillRecipe, data: DataSet, ann: nn.Module | None) -> Tea
     return None if recipe.teacher is None else find_teacher(recipe.teacher, data)
 
 
-def _student(recipe: DistillRecipe, description: NetworkDescription, teacher: Teacher | None) -> graph.SpikingNetwork:
+def _student(
+    recipe: DistillRecipe,
+    data: DataSet,
+    description: NetworkDescription,
+    teacher: Teacher | None,
+    device: torch.device,
+) -> graph.SpikingNetwork:
+    source = find_teacher(recipe.source, data, "source") if recipe.source is not None else teacher
     ann = description.build_ann()
-    if recipe.initialise == "teacher-weights":
-        assert teacher is not None
-        try:
-            ann.load_state_dict(teacher.ann.state_dict())
-        except RuntimeError as error:
-            raise InputError(
-                "initialise: teacher-weights needs a student of the teacher's architecture and width; "
-                f"{recipe.student} is another ({str(error).splitlines()[1].strip()})"
-            ) from error
-    return description.make_spiking(ann)
+    if recipe.initialise == "random":
+        return description.make_spiking(ann)
+    assert source is not None
+    try:
+        ann.load_state_dict(source.ann.state_dict())
+    except RuntimeError as error:
+        raise InputError(
+            f"initialise: {recipe.initialise} needs an ANN of the student's architecture and width; "
+            f"{recipe.student} is another ({str(error).splitlines()[1].strip()})"
+        ) from error
+    if not recipe.converts:
+        return description.make_spiking(ann)
+    if (source.mean, source.std) != (description.mean, description.std):
+        raise InputError(
+            f"the ANN that is converted was trained on pixels of another scale than the student's ({recipe.pixels}): "
+            f"train it with --pixel-scale {recipe.pixels}"
+        )
+    return converted_student(recipe, data, description, ann, device)
 
 
 def _refuse_unfit(who: str, network: nn.Module, data: DataSet, device: torch.device) -> None:

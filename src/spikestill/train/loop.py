@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 import warnings
@@ -120,6 +121,9 @@ def _fit(
     resume: bool,
 ) -> Journal:
     journal = Journal(run, recipe.checkpoint_minutes)
+    if recipe.epochs == 0:
+        journal.keep_untrained(learner, _validation_accuracy(recipe, learner, validation_batches, device))
+        return journal
     label = f"{recipe.method} {recipe.network} seed {recipe.seed}"
     checkpoint = last_checkpoint_file(run)
     with _quiet():
@@ -153,6 +157,11 @@ def _fit(
     return journal
 
 
+def _validation_accuracy(recipe: Recipe, learner: Learner, batches: Batches, device: torch.device) -> float:
+    figures = measure(learner.kept.eval(), batches, precision=recipe.precision, device=device)
+    return float(figures["accuracy"])
+
+
 def _finish(
     recipe: Recipe,
     run: Run,
@@ -167,6 +176,8 @@ def _finish(
     network.load_state_dict(runs.read_weights(best_weights_file(run)))
     network.eval()
     kind = "model" if description.spiking is None else "student"
+    if isinstance(network, SpikingNetwork):
+        description = dataclasses.replace(description, conversion=network.body.meta.get("converted"))
     run.write_network(kind, network.state_dict(), description.as_json())
     test = make_batches(recipe, data, description, "test", device)
     started = time.monotonic()

@@ -1,0 +1,40 @@
+"""Rate gradients against the plain two passes of ``tests/reference/two_pass.py``."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from spikestill.graph import SpikingNetwork
+from spikestill.nn import Poisson
+from tests.graph.networks import SHAPE, gradients
+from tests.reference.two_pass import rate_output
+
+
+def assert_equals_reference(snn: SpikingNetwork, images: Tensor, encoded: list[Tensor] | None = None) -> None:
+    """Value and every gradient, the images' included, of the engine against the plain two passes."""
+    judge = copy.deepcopy(snn)
+    encoded = [images.clone().requires_grad_() for _ in range(snn.timesteps)] if encoded is None else encoded
+    images = images.clone().requires_grad_(not isinstance(snn.encoder, Poisson))
+    torch.manual_seed(1)
+    ours = snn(images)
+    torch.manual_seed(1)
+    theirs = rate_output(judge.body, encoded)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    weights = torch.randn_like(ours)
+    (ours * weights).sum().backward()
+    (theirs * weights).sum().backward()
+    expected = gradients(judge)
+    got = gradients(snn)
+    assert got.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(got[name], gradient, rtol=1e-10, atol=1e-10, msg=lambda text, n=name: f"{n}: {text}")
+    if images.requires_grad:
+        by_images = sum(frame.grad for frame in encoded if frame.grad is not None)
+        torch.testing.assert_close(images.grad, by_images, rtol=1e-10, atol=1e-10)
+
+
+def images_of(batch: int = 3) -> Tensor:
+    return torch.randn(batch, *SHAPE, dtype=torch.float64)

@@ -1,0 +1,66 @@
+"""Every preset that converts, on real handwriting, to an accuracy that chance or a broken loss misses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spikestill.recipes import DistillRecipe, load
+from spikestill.recipes.schema import AnnRecipe
+from spikestill.runs import Run
+from spikestill.train import train
+
+pytestmark = pytest.mark.slow
+
+SMALL = ["--data=digits", "--width=0.25", "--device=cpu"]
+GRADIENT_ATTENTION = "--objectives=[{name: cross-entropy, options: {read_out: sum}}, {name: gradient-attention}]"
+
+# The ANN reaches about 95 %; what remains below it is what a few time steps resolve, and two epochs of training.
+FLOORS: dict[str, tuple[str, list[str], float]] = {
+    "conversion": ("conversion", ["--timesteps=64", "--student=vgg5"], 0.8),
+    "conversion of Poisson spikes": (
+        "conversion",
+        ["--timesteps=64", "--student=vgg5", "--encoder.name=poisson"],
+        0.75,
+    ),
+    "calibration": ("calibration", ["--timesteps=16", "--student=vgg5"], 0.8),
+    "hybrid": ("hybrid", ["--timesteps=40", "--epochs=2"], 0.8),
+    "hybrid under rate gradients": ("hybrid", ["--timesteps=40", "--epochs=2", "--gradient=rate"], 0.8),
+    "hybrid with direct input": ("hybrid", ["--timesteps=20", "--epochs=2", "--encoder.name=direct"], 0.8),
+    "lasnn": ("lasnn", ["--timesteps=40", "--epochs=2"], 0.8),
+    "lasnn, gradient attention": ("lasnn", ["--timesteps=40", "--epochs=2", GRADIENT_ATTENTION], 0.8),
+    "lasnn under rate gradients": ("lasnn", ["--timesteps=40", "--epochs=2", "--gradient=rate"], 0.8),
+    "diet-snn": ("diet-snn", ["--epochs=8"], 0.7),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the stages are shared."""
+    return tmp_path_factory.mktemp("presets")
+
+
+def stage(folder: Path, recipe: DistillRecipe, name: str) -> list[str]:
+    """The option that gives a stage, trained once for all presets that want the same."""
+    wanted = recipe.stage(name)  # type: ignore[arg-type]
+    if wanted is None:
+        return []
+    out = folder / f"{name}-{wanted.model}-{wanted.pixel_scale}-{wanted.batch_size}"
+    if not (out / "result.json").exists():
+        fields = {field: getattr(wanted, field) for field in ("model", "model_options", "pixel_scale", "batch_size")}
+        adam = {"epochs": 12, "optimiser": {"name": "adam", "lr": 0.003}}
+        train(load(AnnRecipe, fields | adam, [*SMALL, f"--out={out}"]))
+    assert Run.open(out).read_json("result.json")["test_accuracy"] > 0.9
+    return [f"--{name}={out}"]
+
+
+@pytest.mark.parametrize("case", FLOORS)
+def test_a_preset_reaches_its_floor(case: str, folder: Path) -> None:
+    method, words, floor = FLOORS[case]
+    words = [*SMALL, *words, f"--out={folder / case.replace(' ', '-')}"]
+    recipe = load(DistillRecipe, method, words)
+    for name in ("source", "teacher"):
+        words += stage(folder, recipe, name)
+    result = train(load(DistillRecipe, method, words)).read_json("result.json")
+    assert result["test_accuracy"] > floor
