@@ -169,7 +169,7 @@ def through_rates(values: Values, rates: Sequence[Tensor], rule: NeuronRule) -> 
         shifted.append(values.normalised(k, sequence.detach() + (rate - rate.detach())).mean(0))
         still.append(values.normalised(k, sequence).detach())
     moved = sum(item - item.detach() for item in shifted)
-    neuron: Any = SimpleNamespace(rule=rule, leak=values.leak, threshold=values.threshold)
+    neuron: Any = SimpleNamespace(rule=rule, leak=values.leak, threshold=values.threshold, initial=None)
     return smoothed_rate([step + moved for step in steps_of(still)], neuron)
 
 

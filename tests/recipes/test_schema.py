@@ -23,6 +23,8 @@ from spikestill.types import InputError
         (AnnRecipe, {"ema": 1.0}, "ema must lie in"),
         (AnnRecipe, {"checkpoint_minutes": 0.0}, "checkpoint_minutes must be positive"),
         (AnnRecipe, {"device": "tpu"}, "device must be cpu, cuda or auto"),
+        (AnnRecipe, {"levels": 0}, "levels must be at least 1, not 0"),
+        (AnnRecipe, {"start": "runs/a", "pretrained": True}, "pretrained weights and those of start: give one"),
         (AnnRecipe, {"label_smoothing": 1.0}, "label_smoothing must lie in"),
         (AnnRecipe, {"optimiser": Optimiser(lr=0.0)}, r"optimiser\.lr must be positive"),
         (AnnRecipe, {"optimiser": Optimiser(momentum=1.0)}, r"optimiser\.momentum must lie in"),

@@ -136,3 +136,24 @@ def test_unknown_options_are_refused_before_the_run_is_begun(student_recipe: Stu
     with pytest.raises(InputError, match="unknown option of method shift 'percentil': did you mean 'percentile'"):
         train(recipe)
     assert not Path(recipe.folder).exists()
+
+
+def test_an_ann_of_quantised_activations_is_trained_rebuilt_and_converted(
+    student_recipe: StudentMaker, trained: Run, tmp_path: Path
+) -> None:
+    fields = {"model": "vgg5", "width": 0.25, "epochs": 1, "device": "cpu", "start": str(trained.folder), "levels": 4}
+    source = train(load(AnnRecipe, fields | {"optimiser": {"lr": 0.01}, "out": str(tmp_path / "quantised")}))
+    stored = NetworkDescription.of_run(source)
+    assert stored.levels == 4
+    found = stored.load(source)
+    thresholds = [value.item() for name, value in found.named_parameters() if "threshold" in name]
+    assert len(thresholds) == 4
+    run = train(converted(student_recipe(), source, "quantise"))
+    assert evaluate(run.folder, timesteps=[4])["accuracy"] > 0.5
+    with pytest.raises(InputError, match="quantise"):
+        train(converted(student_recipe(out=str(tmp_path / "plain")), trained, "quantise"))
+
+
+def test_a_start_of_another_architecture_is_refused(trained: Run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the start .* is no vgg7 of this width"):
+        train(load(AnnRecipe, {"model": "vgg7", "start": str(trained.folder), "out": str(tmp_path / "run")}))

@@ -14,9 +14,10 @@ from spikestill.recipes import DistillRecipe, NetworkDescription, load
 from spikestill.runs import Run
 from spikestill.train import distill, evaluate, train
 from spikestill.train.callbacks import Journal, last_checkpoint_file
-from spikestill.train.guidance import find_teacher, guided_learner
+from spikestill.train.guidance import guided_learner
 from spikestill.train.learner import DistillLearner
 from spikestill.train.loaders import load_data, make_batches
+from spikestill.train.teachers import find_teacher
 from spikestill.types import InputError
 
 StudentMaker = Callable[..., DistillRecipe]

@@ -31,6 +31,7 @@ FLOORS: dict[str, tuple[str, list[str], float]] = {
     "lasnn": ("lasnn", ["--timesteps=40", "--epochs=2"], 0.8),
     "lasnn, gradient attention": ("lasnn", ["--timesteps=40", "--epochs=2", GRADIENT_ATTENTION], 0.8),
     "lasnn under rate gradients": ("lasnn", ["--timesteps=40", "--epochs=2", "--gradient=rate"], 0.8),
+    "qcfs": ("qcfs", ["--student=vgg5"], 0.8),
     "diet-snn": ("diet-snn", ["--epochs=8"], 0.7),
 }
 
@@ -46,9 +47,11 @@ def stage(folder: Path, recipe: DistillRecipe, name: str) -> list[str]:
     wanted = recipe.stage(name)  # type: ignore[arg-type]
     if wanted is None:
         return []
-    out = folder / f"{name}-{wanted.model}-{wanted.pixel_scale}-{wanted.batch_size}"
+    out = folder / f"{name}-{wanted.model}-{wanted.pixel_scale}-{wanted.batch_size}-{wanted.levels}"
     if not (out / "result.json").exists():
-        fields = {field: getattr(wanted, field) for field in ("model", "model_options", "pixel_scale", "batch_size")}
+        fields = {
+            field: getattr(wanted, field) for field in ("model", "model_options", "pixel_scale", "batch_size", "levels")
+        }
         adam = {"epochs": 12, "optimiser": {"name": "adam", "lr": 0.003}}
         train(load(AnnRecipe, fields | adam, [*SMALL, f"--out={out}"]))
     assert Run.open(out).read_json("result.json")["test_accuracy"] > 0.9

@@ -2,8 +2,9 @@
 
 ``surrogate`` defines the gradients of the spike, ``neuron`` one time step of every neuron, ``current`` what goes into
 them, ``multistep`` whole sequences with their two gradients (through time, and through rates), ``rate_state`` what the
-second one takes from some steps into the next, ``encoding`` how values become spikes. ``plain`` holds the passes over time as they are written in the papers; ``native`` (C++,
-``kernels.cpp``) and ``triton_backend`` (``triton_kernels``) hold the same passes, fused; ``backend`` chooses.
+latter takes from some steps into the next, ``encoding`` how values become spikes. ``plain`` holds the passes over time
+as they are written in the papers; ``native`` (C++, ``kernels.cpp``) and ``triton_backend`` (``triton_kernels``) hold
+the same passes, fused; ``backend`` chooses.
 """
 
 from spikestill.dynamics.current import Normalisation, Term, batch_moments, normalise, spike_count, time_mean

@@ -12,7 +12,7 @@ from torch import nn
 
 from spikestill.data import DataSet
 from spikestill.recipes.parts import Encoder, Neuron, Surrogate
-from spikestill.recipes.schema import DistillRecipe, Recipe
+from spikestill.recipes.schema import AnnRecipe, DistillRecipe, Recipe
 from spikestill.runs import Run
 from spikestill.types import InputError
 
@@ -58,6 +58,7 @@ class NetworkDescription:
         mean: channel means that its inputs were normalised with, on the [0, 1] scale.
         std: channel standard deviations, likewise.
         class_names: one name a class, in label order.
+        levels: of its quantised activations, those of an ANN for QCFS; None where they are not quantised.
         spiking: what makes it spiking; None for an ANN.
         conversion: what a conversion has changed in its graph (see ``convert.restore``); None for none.
     """
@@ -70,6 +71,7 @@ class NetworkDescription:
     class_names: tuple[str, ...]
     width: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
+    levels: int | None = None
     spiking: Spiking | None = None
     conversion: dict[str, Any] | None = None
 
@@ -98,6 +100,7 @@ class NetworkDescription:
             mean=mean,
             std=std,
             class_names=data.class_names,
+            levels=recipe.levels if isinstance(recipe, AnnRecipe) else None,
             spiking=spiking,
         )
 
@@ -176,6 +179,10 @@ class NetworkDescription:
             InputError: as :meth:`build_ann` and :meth:`make_spiking`.
         """
         ann = self.build_ann()
+        if self.levels is not None:
+            from spikestill.convert import quantised_structure
+
+            return quantised_structure(ann, self.input_shape, levels=self.levels)
         if self.spiking is None:
             return ann
         network = self.make_spiking(ann)

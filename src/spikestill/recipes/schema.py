@@ -166,6 +166,9 @@ class AnnRecipe(Recipe):
         label_smoothing: share of the label that is spread over all classes.
         pixel_scale: standardised (mean 0, deviation 1 by channel), or signed: in [-1, 1], as a Poisson encoder needs
             them of the network that is converted.
+        start: the run of an ANN of the same architecture whose weights it starts from; None for random ones.
+        levels: quantise every activation to that many levels with a threshold that is learned, for a student that is
+            initialised by quantise (QCFS); None leaves activations as they are.
     """
 
     method: str = "ann"
@@ -173,6 +176,8 @@ class AnnRecipe(Recipe):
     pretrained: bool = False
     label_smoothing: float = 0.0
     pixel_scale: Pixels = "standardised"
+    start: str | None = None
+    levels: int | None = None
 
     @property
     def network(self) -> str:
@@ -189,6 +194,10 @@ class AnnRecipe(Recipe):
         yield from super().problems()
         if not 0 <= self.label_smoothing < 1:
             yield f"label_smoothing must lie in [0, 1), not {self.label_smoothing}"
+        if self.levels is not None and self.levels < 1:
+            yield f"levels must be at least 1, not {self.levels}"
+        if self.pretrained and self.start is not None:
+            yield "pretrained weights and those of start: give one of them"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A student that starts from a trained ANN: the recipe's conversion on the recipe's images."""
+"""What starts from a trained ANN by way of calibration images: converted students, and ANNs that are quantised."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import dataclasses
 import torch
 from torch import nn
 
-from spikestill.convert import convert
+from spikestill.convert import convert, quantised
 from spikestill.data import Batches, DataSet
 from spikestill.graph import SpikingNetwork
-from spikestill.recipes import DistillRecipe, NetworkDescription
+from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription
 from spikestill.recipes.networks import build_neuron
+from spikestill.train.teachers import find_teacher
+from spikestill.types import InputError
 
-__all__ = ["converted_student"]
+__all__ = ["converted_student", "trainable_ann"]
 
 _BATCH = 64
+_IMAGES = 256
+"""From which the thresholds of quantised activations start."""
 
 
 def converted_student(
@@ -42,9 +46,9 @@ def converted_student(
     assert description.spiking is not None
     leakless = dataclasses.replace(recipe.neuron, name="if", learn=())
     spiking = dataclasses.replace(description.spiking, neuron=leakless)
-    student = dataclasses.replace(description, spiking=spiking).make_spiking(ann).to(device).eval()
-    images = data.train.subset(torch.arange(min(recipe.conversion.images, len(data.train))))
-    batches = Batches(images, batch_size=_BATCH, mean=description.mean, std=description.std, device=device)
+    student = dataclasses.replace(description, spiking=spiking).build().to(device).eval()
+    assert isinstance(student, SpikingNetwork)
+    batches = _first(data, recipe.conversion.images, description, device)
     with torch.random.fork_rng(devices=[]):  # a drawn encoding leaves the training's random numbers as they were
         convert(student, ann.to(device), batches, recipe.initialise, **recipe.conversion.options)
     for name, converted in list(student.neurons()):
@@ -53,3 +57,28 @@ def converted_student(
         neuron.set_initial(converted.initial)
         student.body.set_submodule(name, neuron)
     return student.train()
+
+
+def trainable_ann(recipe: AnnRecipe, data: DataSet, description: NetworkDescription, device: torch.device) -> nn.Module:
+    """The ANN that a recipe trains, with the weights it starts from, and quantised where it is to be.
+
+    Raises:
+        InputError: for a start of another architecture, and an activation that no image drives.
+    """
+    ann = description.build_ann(pretrained=recipe.pretrained)
+    if recipe.start is not None:
+        weights = find_teacher(recipe.start, data, "start").ann.state_dict()
+        try:
+            ann.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[1].strip()
+            raise InputError(f"the start {recipe.start} is no {recipe.model} of this width ({reason})") from error
+    if recipe.levels is None:
+        return ann
+    batches = _first(data, _IMAGES, description, device)
+    return quantised(ann.to(device), batches, levels=recipe.levels).train()
+
+
+def _first(data: DataSet, count: int, description: NetworkDescription, device: torch.device) -> Batches:
+    images = data.train.subset(torch.arange(min(count, len(data.train))))
+    return Batches(images, batch_size=_BATCH, mean=description.mean, std=description.std, device=device)

@@ -2,93 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
-from spikestill import graph, models, objectives
+from spikestill import graph, objectives
 from spikestill.data import Batches, DataSet
 from spikestill.recipes import DistillRecipe, NetworkDescription
-from spikestill.runs import Run
 from spikestill.train.conversion import converted_student
 from spikestill.train.learner import DistillLearner
 from spikestill.train.loaders import place
+from spikestill.train.teachers import Teacher, find_teacher
 from spikestill.types import InputError
 
-__all__ = ["Teacher", "find_teacher", "guided_learner"]
-
-_IMAGENET_CLASSES = 1000
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A trained ANN.
-
-    Attributes:
-        ann: the network, in evaluation mode.
-        mean: channel means that its inputs are normalised with, on the [0, 1] scale.
-        std: channel standard deviations, likewise.
-    """
-
-    ann: nn.Module
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-def find_teacher(name: str, data: DataSet, who: str = "teacher") -> Teacher:
-    """The teacher that a recipe names.
-
-    Args:
-        name: a run folder; ``python:PACKAGE.MODULE:FUNCTION`` for a function that returns a trained network; for data
-            of ImageNet's classes also ``timm:NAME`` and ``torchvision:NAME`` with published weights.
-        data: what it is to teach.
-        who: what it is called where it is refused.
-
-    Raises:
-        InputError: when it is neither, is a spiking network, or has other classes or channels than the data.
-    """
-    if name.startswith("python:"):
-        wanted = NetworkDescription(
-            model=name,
-            num_classes=data.num_classes,
-            input_shape=data.input_shape,
-            mean=data.mean,
-            std=data.std,
-            class_names=data.class_names,
-        )
-        return Teacher(wanted.build_ann(), data.mean, data.std)
-    if name.startswith(("timm:", "torchvision:")):
-        return _published_teacher(name, data, who)
-    if not Path(name).is_dir():
-        raise InputError(f"the {who} '{name}' is no run folder: train one with `spikestill train`")
-    run = Run.open(name)
-    description = NetworkDescription.of_run(run)
-    if description.spiking is not None:
-        raise InputError(f"the {who} {name} is a spiking network: give the run of an ANN")
-    if description.num_classes != data.num_classes:
-        raise InputError(f"the {who} {name} knows {description.num_classes} classes, the data has {data.num_classes}")
-    if description.input_shape != data.input_shape:
-        raise InputError(
-            f"the {who} {name} takes images {description.input_shape} (C, H, W), the data has {data.input_shape}"
-        )
-    return Teacher(description.load(run), description.mean, description.std)
-
-
-def _published_teacher(name: str, data: DataSet, who: str) -> Teacher:
-    if (data.num_classes, data.input_shape[0]) != (_IMAGENET_CLASSES, 3):
-        raise InputError(
-            f"the {who} {name} knows the {_IMAGENET_CLASSES} classes of ImageNet, not the {data.num_classes} of "
-            f"{data.name}: fine-tune it with `spikestill train --model {name} --pretrained true` and give that run"
-        )
-    ann = models.create(name, num_classes=_IMAGENET_CLASSES, image_size=data.input_shape[1], pretrained=True)
-    # timm says with which statistics each of its weights was trained; torchvision's all share ImageNet's.
-    published = getattr(ann, "pretrained_cfg", {})
-    mean, std = published.get("mean", _IMAGENET_MEAN), published.get("std", _IMAGENET_STD)
-    return Teacher(ann.eval(), tuple(mean), tuple(std))
+__all__ = ["guided_learner"]
 
 
 def guided_learner(
@@ -160,6 +86,13 @@ def _student(
     if recipe.initialise == "random":
         return description.make_spiking(ann)
     assert source is not None
+    if recipe.converts and (source.mean, source.std) != (description.mean, description.std):
+        raise InputError(
+            f"the ANN that is converted was trained on pixels of another scale than the student's ({recipe.pixels}): "
+            f"train it with --pixel-scale {recipe.pixels}"
+        )
+    if recipe.initialise == "quantise":  # its activations have parameters of their own
+        return converted_student(recipe, data, description, source.ann, device)
     try:
         ann.load_state_dict(source.ann.state_dict())
     except RuntimeError as error:
@@ -169,11 +102,6 @@ def _student(
         ) from error
     if not recipe.converts:
         return description.make_spiking(ann)
-    if (source.mean, source.std) != (description.mean, description.std):
-        raise InputError(
-            f"the ANN that is converted was trained on pixels of another scale than the student's ({recipe.pixels}): "
-            f"train it with --pixel-scale {recipe.pixels}"
-        )
     return converted_student(recipe, data, description, ann, device)
 
 

@@ -26,6 +26,7 @@ from spikestill.train.callbacks import (
     best_weights_file,
     last_checkpoint_file,
 )
+from spikestill.train.conversion import trainable_ann
 from spikestill.train.learner import AnnLearner, Learner
 from spikestill.train.loaders import load_data, make_batches, place, resolve_device
 from spikestill.train.measuring import measure
@@ -101,7 +102,7 @@ def _learner(
 ) -> Learner:
     """The network, on its device and in its memory layout, with all that trains it."""
     if isinstance(recipe, AnnRecipe):
-        ann = description.build_ann(pretrained=recipe.pretrained)
+        ann = trainable_ann(recipe, data, description, device)
         learner: Learner = AnnLearner(place(ann, device, recipe.channels_last), recipe, batches=batches)
     else:
         from spikestill.train.guidance import guided_learner
