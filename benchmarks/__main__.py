@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.comparison import Job, write_json
+from benchmarks.comparison import ALLOCATION, Job, write_json
 from benchmarks.contestants import INFERENCE, TRAINING
 from benchmarks.figures import draw
 from benchmarks.networks import NETWORKS
@@ -78,11 +78,7 @@ def _result(job: Job, folder: Path, fresh: bool) -> dict[str, Any] | None:
             print("kept")
             return kept
     write_json(path.with_suffix(".job"), job)
-    # Time: freed blocks are kept for the next ones, which serves all contestants. Memory: large blocks go back to the
-    # system at once, so that what is resident is what is in use.
-    kept = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-    returned = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    environment = os.environ | (returned if job["task"] == "memory" else kept)
+    environment = os.environ | ALLOCATION[job["task"]]
     command = [sys.executable, "-m", "benchmarks.comparison", str(path.with_suffix(".job")), str(path)]
     began = time.perf_counter()
     with path.with_suffix(".log").open("w", encoding="utf-8") as log:

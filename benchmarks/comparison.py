@@ -21,7 +21,13 @@ from benchmarks.measure import interleaved, peak_memory, spread
 from benchmarks.setting import Setting
 from spikestill.runs import environment
 
-__all__ = ["Job", "run", "write_json"]
+__all__ = ["ALLOCATION", "Job", "run", "write_json"]
+
+_KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+_RETURNED = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+ALLOCATION = {"training": _KEPT, "inference": _KEPT, "time": _KEPT, "memory": _RETURNED}
+"""The C library's settings by what is measured. Time: freed blocks are kept for the next ones, which serves all
+contestants. Memory: large blocks go back to the system at once, so that what is resident is what is in use."""
 
 Job = dict[str, Any]
 """``task`` ("training", "inference" or "memory"), ``setting`` (of ``Setting``), ``contestants`` and ``timing`` (of

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
-from spikestill.objectives import windowed_distance
-from spikestill.types import InputError
+import spikestill as ss
+from spikestill.objectives import create, windowed_distance
+from spikestill.types import InputError, Record
 
 TEACHER = torch.tensor([1.0, 0.0, 1.0]).reshape(3, 1, 1)
 STUDENT = torch.tensor([0.0, 1.0, 1.0]).reshape(3, 1, 1)
@@ -44,3 +46,44 @@ def test_a_window_outside_its_range_is_refused(window: int) -> None:
 def test_shapes_that_differ_are_refused() -> None:
     with pytest.raises(InputError, match=r"must agree in time steps, batch and classes: \(3, 1, 1\) and \(2, 1, 1\)"):
         windowed_distance(TEACHER, STUDENT[:2], 1)
+
+
+def spiking(timesteps: int = 4, gradient: str = "bptt") -> ss.SpikingNetwork:
+    ann = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3))
+    return ss.to_spiking(ann, input_shape=(1, 3, 3), timesteps=timesteps, gradient=gradient)
+
+
+def test_the_objective_compares_the_spikes_that_the_read_outs_would_give() -> None:
+    made = create("spikes", student=spiking(), teacher=spiking(), input_shape=(1, 3, 3), window=4, threshold=0.5)
+    theirs = torch.tensor([[0.5, 0.2, -1.0], [0.5, 0.2, -1.0], [0.0, 0.2, 3.0], [0.0, 0.0, 0.0]]).unsqueeze(1)
+    ours = torch.zeros(4, 1, 3, requires_grad=True)
+    # Spikes by hand: 0.5, 0.5 gives two; 0.2, 0.4, 0.6 one; -1, -2, 1, 1 two: squares 4 + 1 + 4.
+    loss = made(Record(ours.mean(0), steps=ours), Record(theirs.mean(0), steps=theirs), torch.tensor([0]))
+    assert loss.item() == 9
+    loss.backward()
+    assert ours.grad is not None
+    assert (ours.grad < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "options", "message"),
+    [
+        (spiking(gradient="rate"), spiking(), {}, "it needs gradient: bptt"),
+        (spiking(), spiking(5), {}, "as many time steps as the student, 4, not 5"),
+        (spiking(), spiking(), {"window": 5}, "window must lie in 1 to 4, not 5"),
+        (spiking(), spiking().body, {}, "objective spikes needs a spiking network as its teacher, not an ANN"),
+        (spiking(), None, {}, "objective spikes needs a teacher"),
+    ],
+)
+def test_what_the_objective_cannot_compare_is_refused(
+    student: ss.SpikingNetwork, teacher: object, options: dict[str, int], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        create("spikes", student=student, teacher=teacher, input_shape=(1, 3, 3), **options)
+
+
+def test_the_others_refuse_a_spiking_teacher_but_for_logits() -> None:
+    for name in ("blockwise", "activation-attention", "gradient-attention"):
+        with pytest.raises(InputError, match=f"objective {name} needs an ANN as its teacher, not a spiking network"):
+            create(name, student=spiking(), teacher=spiking(), input_shape=(1, 3, 3))
+    create("logits", student=spiking(), teacher=spiking(), input_shape=(1, 3, 3))

@@ -38,7 +38,7 @@ def test_every_preset_is_a_recipe_of_its_own_name(name: str) -> None:
 
 
 def test_the_presets_are_all_tested_and_say_how_they_are_launched() -> None:
-    assert set(presets()) == {"ann", *OF_BLOCKWISE, *OF_LASNN}
+    assert set(presets()) == {"ann", "spike-distillation", *OF_BLOCKWISE, *OF_LASNN}
     for name, path in presets().items():
         command = "train" if name == "ann" else "distill"
         assert f"#   spikestill {command} {name} --" in path.read_text()
@@ -120,3 +120,11 @@ def test_wrong_files_are_one_line(tmp_path: Path, text: str, message: str) -> No
     with pytest.raises(InputError, match=message) as caught:
         load(AnnRecipe, path)
     assert "\n" not in str(caught.value)
+
+
+def test_spike_distillation_needs_a_teacher_that_spikes() -> None:
+    with pytest.raises(InputError, match="spikes need a teacher: give --teacher RUN_OR_MODEL"):
+        load(DistillRecipe, "spike-distillation")
+    recipe = load(DistillRecipe, "spike-distillation", ["--teacher=runs/hybrid"])
+    assert recipe.gradient == "bptt"
+    assert recipe.stage("source") is not None

@@ -123,7 +123,7 @@ def test_the_teacher_sees_its_own_normalisation(student_recipe: StudentMaker, te
     data = load_data(recipe)
     pixels = data.train.images[:4].float() / 255
     guidance = learner._guidance((pixels - 0.5) / 0.5, data.train.labels[:4])
-    expected = find_teacher(str(teacher.folder), data).ann((pixels - data.mean[0]) / data.std[0])
+    expected = find_teacher(str(teacher.folder), data).network((pixels - data.mean[0]) / data.std[0])
     assert guidance is not None
     torch.testing.assert_close(guidance.logits, expected, rtol=1e-4, atol=1e-4)
 
@@ -233,11 +233,13 @@ def test_a_student_cannot_take_weights_of_another_shape(student_recipe: StudentM
         train(recipe)
 
 
-def test_a_spiking_run_is_no_teacher(student_recipe: StudentMaker, tmp_path: Path) -> None:
+def test_a_spiking_run_teaches_its_logits_alone(student_recipe: StudentMaker, tmp_path: Path) -> None:
     run = train(student_recipe(epochs=1))
-    recipe = student_recipe(teacher=str(run.folder), objectives=[{"name": "logits"}], out=str(tmp_path / "next"))
+    recipe = student_recipe(teacher=str(run.folder), objectives=[{"name": "blockwise"}], out=str(tmp_path / "next"))
     with pytest.raises(InputError, match="is a spiking network: give the run of an ANN"):
         train(recipe)
+    logits = student_recipe(teacher=str(run.folder), objectives=[{"name": "logits"}], out=str(tmp_path / "next"))
+    assert train(logits).finished
 
 
 def test_a_stored_recipe_is_a_recipe(student_recipe: StudentMaker) -> None:

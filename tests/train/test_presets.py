@@ -67,3 +67,14 @@ def test_a_preset_reaches_its_floor(case: str, folder: Path) -> None:
         words += stage(folder, recipe, name)
     result = train(load(DistillRecipe, method, words)).read_json("result.json")
     assert result["test_accuracy"] > floor
+
+
+def test_spike_distillation_learns_from_a_spiking_run(folder: Path) -> None:
+    steps = [*SMALL, "--timesteps=30", "--epochs=4"]
+    words = stage(folder, load(DistillRecipe, "hybrid", steps), "source")
+    teacher = train(load(DistillRecipe, "hybrid", [*steps, *words, f"--out={folder / 'spiking-teacher'}"]))
+    words += [*steps, f"--teacher={teacher.folder}", f"--out={folder / 'spike-distillation'}"]
+    run = train(load(DistillRecipe, "spike-distillation", words))
+    assert run.read_json("result.json")["test_accuracy"] > 0.8
+    terms = [float(row["train_spikes"]) for row in run.read_table("metrics.csv")]
+    assert 0 < terms[-1] < terms[0]

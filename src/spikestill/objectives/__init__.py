@@ -5,31 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import fx
-
 from spikestill.graph import SpikingNetwork
 from spikestill.objectives.attention import ActivationAttention
 from spikestill.objectives.blockwise import Blockwise
 from spikestill.objectives.cross_entropy import CrossEntropy
 from spikestill.objectives.gradient_attention import GradientAttention
 from spikestill.objectives.logits import Logits
-from spikestill.objectives.objective import Objective
-from spikestill.objectives.spikes import windowed_distance
-from spikestill.types import InputError, unknown_name
+from spikestill.objectives.objective import Guide, Objective
+from spikestill.objectives.spikes import Spikes, windowed_distance
+from spikestill.types import unknown_name
 
 __all__ = [
     "ActivationAttention",
     "Blockwise",
     "CrossEntropy",
     "GradientAttention",
+    "Guide",
     "Logits",
     "Objective",
+    "Spikes",
     "create",
     "names",
     "windowed_distance",
 ]
 
-_OBJECTIVES: tuple[type[Objective], ...] = (ActivationAttention, Blockwise, CrossEntropy, GradientAttention, Logits)
+_OBJECTIVES: tuple[type[Objective], ...] = (
+    ActivationAttention,
+    Blockwise,
+    CrossEntropy,
+    GradientAttention,
+    Logits,
+    Spikes,
+)
 
 
 def names() -> list[str]:
@@ -41,7 +48,7 @@ def create(
     name: str,
     *,
     student: SpikingNetwork,
-    teacher: fx.GraphModule | None,
+    teacher: Guide | None,
     input_shape: Sequence[int],
     **options: Any,
 ) -> Objective:
@@ -50,7 +57,7 @@ def create(
     Args:
         name: one of :func:`names`.
         student: the spiking network that is trained.
-        teacher: the traced teacher, frozen and in evaluation mode; None where there is none.
+        teacher: the traced ANN or the spiking network, frozen and in evaluation mode; None where there is none.
         input_shape: of one image, ``(C, H, W)``.
         **options: the objective's own.
 
@@ -64,6 +71,5 @@ def create(
     for option in options:
         if option not in kind.options():
             raise unknown_name(f"option of objective {name}", option, kind.options())
-    if kind.needs_teacher and teacher is None:
-        raise InputError(f"objective {name} needs a teacher")
+    kind.refuse_teacher(teacher)
     return kind.build(student, teacher, tuple(input_shape), **options)

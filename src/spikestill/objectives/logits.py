@@ -22,6 +22,7 @@ class Logits(Objective):
     """
 
     name: ClassVar[str] = "logits"
+    teachers: ClassVar[tuple[str, ...]] = ("ann", "snn")
 
     def __init__(self, temperature: float = 4.0, each_step: bool = False) -> None:
         super().__init__()

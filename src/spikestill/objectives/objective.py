@@ -9,9 +9,12 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, fx, nn
 
 from spikestill.graph import SpikingNetwork
-from spikestill.types import Record
+from spikestill.types import InputError, Record
 
-__all__ = ["Objective"]
+__all__ = ["Guide", "Objective"]
+
+Guide = fx.GraphModule | SpikingNetwork
+"""A teacher: a traced ANN, or a spiking network."""
 
 
 class Objective(nn.Module):
@@ -21,7 +24,8 @@ class Objective(nn.Module):
 
     Attributes:
         name: as recipes spell it.
-        needs_teacher: whether it makes sense without one.
+        needs_teacher: whether it makes no sense without one.
+        teachers: the kinds of teacher that it can learn from, of "ann" and "snn".
         student_taps: the student's points whose firing rates it reads.
         teacher_taps: the teacher's points whose activations it reads.
         teacher_gradients: the teacher's points at which it reads the gradient of the teacher's cross-entropy.
@@ -30,6 +34,7 @@ class Objective(nn.Module):
 
     name: ClassVar[str]
     needs_teacher: ClassVar[bool] = True
+    teachers: ClassVar[tuple[str, ...]] = ("ann",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +45,7 @@ class Objective(nn.Module):
 
     @classmethod
     def build(
-        cls, student: SpikingNetwork, teacher: fx.GraphModule | None, input_shape: tuple[int, ...], **options: Any
+        cls, student: SpikingNetwork, teacher: Guide | None, input_shape: tuple[int, ...], **options: Any
     ) -> Self:
         """The objective for a pair of networks; one that does not look into them takes its options alone."""
         return cls(**options)
@@ -50,6 +55,20 @@ class Objective(nn.Module):
         """The names of its options."""
         given = inspect.signature(cls.build if "build" in vars(cls) else cls.__init__).parameters
         return tuple(name for name in given if name not in ("self", "student", "teacher", "input_shape", "options"))
+
+    @classmethod
+    def refuse_teacher(cls, teacher: Guide | None) -> None:
+        """See that it can learn from this teacher.
+
+        Raises:
+            InputError: when it cannot.
+        """
+        kind = None if teacher is None else "snn" if isinstance(teacher, SpikingNetwork) else "ann"
+        if kind is None and cls.needs_teacher:
+            raise InputError(f"objective {cls.name} needs a teacher")
+        if kind is not None and cls.needs_teacher and kind not in cls.teachers:
+            wanted = {"ann": "an ANN", "snn": "a spiking network"}
+            raise InputError(f"objective {cls.name} needs {wanted[cls.teachers[0]]} as its teacher, not {wanted[kind]}")
 
     @abstractmethod
     def forward(self, student: Record, teacher: Record | None, labels: Tensor) -> Tensor:

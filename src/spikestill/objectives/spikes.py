@@ -1,17 +1,77 @@
-"""Distillation of output spikes (methods, section 9; Kushawaha et al. 2020), as a function.
-
-It is no objective of a recipe yet: its teacher is a spiking network, and the guidance of a training runs an ANN, which
-leaves no time steps.
-"""
+"""Distillation of output spikes (methods, section 9; Kushawaha et al. 2020)."""
 
 from __future__ import annotations
+
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from spikestill.types import InputError
+from spikestill.graph import SpikingNetwork
+from spikestill.nn import IF
+from spikestill.objectives.objective import Guide, Objective
+from spikestill.types import InputError, Record
 
-__all__ = ["windowed_distance"]
+__all__ = ["Spikes", "windowed_distance"]
+
+
+class Spikes(Objective):
+    """The distance of the output spikes from those of a spiking teacher, window by window.
+
+    Our read-outs do not spike: here they drive one more layer of neurons, without leak and with soft reset, and its
+    spikes are compared (ours).
+
+    Args:
+        window: length of a window in time steps, from 1 to T.
+        threshold: of the output neurons, in the unit of the logits.
+    """
+
+    name: ClassVar[str] = "spikes"
+    teachers: ClassVar[tuple[str, ...]] = ("snn",)
+
+    def __init__(self, window: int = 5, threshold: float = 1.0) -> None:
+        super().__init__()
+        self.window, self.output = window, IF(threshold)
+
+    @classmethod
+    def build(  # type: ignore[override]
+        cls,
+        student: SpikingNetwork,
+        teacher: Guide | None,
+        input_shape: tuple[int, ...],
+        window: int = 5,
+        threshold: float = 1.0,
+    ) -> Self:
+        """The objective for a pair of spiking networks.
+
+        Args:
+            student: trained through time.
+            teacher: of as many time steps.
+            input_shape: not used.
+            window: as above.
+            threshold: as above.
+
+        Raises:
+            InputError: for other numbers of time steps, rate gradients, and options outside their range.
+        """
+        assert isinstance(teacher, SpikingNetwork)
+        if student.gradient == "rate":
+            raise InputError("objective spikes compares single time steps: it needs gradient: bptt")
+        if teacher.timesteps != student.timesteps:
+            raise InputError(
+                f"objective spikes needs a teacher of as many time steps as the student, {student.timesteps}, "
+                f"not {teacher.timesteps}"
+            )
+        if not 1 <= window <= student.timesteps:
+            raise InputError(f"objective spikes: window must lie in 1 to {student.timesteps}, not {window}")
+        return cls(window, threshold)
+
+    def forward(self, student: Record, teacher: Record | None, labels: Tensor) -> Tensor:  # noqa: D102
+        assert teacher is not None
+        assert teacher.steps is not None
+        assert student.steps is not None
+        theirs, ours = self.output(teacher.steps.float()), self.output(student.steps.float())
+        return windowed_distance(theirs, ours, self.window)
 
 
 def windowed_distance(teacher: Tensor, student: Tensor, window: int) -> Tensor:

@@ -67,7 +67,7 @@ def trainable_ann(recipe: AnnRecipe, data: DataSet, description: NetworkDescript
     """
     ann = description.build_ann(pretrained=recipe.pretrained)
     if recipe.start is not None:
-        weights = find_teacher(recipe.start, data, "start").ann.state_dict()
+        weights = find_teacher(recipe.start, data, "start").network.state_dict()
         try:
             ann.load_state_dict(weights)
         except RuntimeError as error:

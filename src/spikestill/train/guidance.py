@@ -45,15 +45,13 @@ def guided_learner(
         student = _student(recipe, data, description, teacher, device)
     student = place(student, device, recipe.channels_last)
     _refuse_unfit("student", student, data, device)
-    traced = rescale = None
+    guide = rescale = None
     if teacher is not None:
-        traced = graph.fold(graph.trace(teacher.ann.eval(), data.input_shape).eval(), strict=False)
-        traced.requires_grad_(False)
-        traced = place(traced, device, recipe.channels_last)
-        _refuse_unfit("teacher", traced, data, device)
+        guide = place(_frozen(teacher.network, data), device, recipe.channels_last)
+        _refuse_unfit("teacher", guide, data, device)
         rescale = _rescale(description, teacher, device)
     terms = [
-        objectives.create(term.name, student=student, teacher=traced, input_shape=data.input_shape, **term.options).to(
+        objectives.create(term.name, student=student, teacher=guide, input_shape=data.input_shape, **term.options).to(
             device
         )
         for term in recipe.objectives
@@ -62,7 +60,7 @@ def guided_learner(
         student,
         recipe,
         objectives=terms,
-        teacher=traced,
+        teacher=guide,
         rescale=rescale,
         batches=batches,
     )
@@ -71,7 +69,23 @@ def guided_learner(
 def _teacher(recipe: DistillRecipe, data: DataSet, ann: nn.Module | None) -> Teacher | None:
     if ann is not None:
         return Teacher(ann, data.mean, data.std)
-    return None if recipe.teacher is None else find_teacher(recipe.teacher, data)
+    if recipe.teacher is None:
+        return None
+    return find_teacher(recipe.teacher, data, may_spike=any("snn" in kind for kind in _teachers_of(recipe)))
+
+
+def _teachers_of(recipe: DistillRecipe) -> list[tuple[str, ...]]:
+    """The kinds of teacher that each of the guided objectives can learn from."""
+    kinds = {kind.name: kind for kind in objectives.Objective.__subclasses__()}
+    return [kinds[term.name].teachers for term in recipe.objectives if kinds[term.name].needs_teacher]
+
+
+def _frozen(network: nn.Module, data: DataSet) -> objectives.Guide:
+    """A teacher as objectives take it: the ANN's graph with its BatchNorm folded, or the spiking network."""
+    network.eval()
+    if not isinstance(network, graph.SpikingNetwork):
+        network = graph.fold(graph.trace(network, data.input_shape).eval(), strict=False)
+    return network.requires_grad_(False)
 
 
 def _student(
@@ -92,9 +106,9 @@ def _student(
             f"train it with --pixel-scale {recipe.pixels}"
         )
     if recipe.initialise == "quantise":  # its activations have parameters of their own
-        return converted_student(recipe, data, description, source.ann, device)
+        return converted_student(recipe, data, description, source.network, device)
     try:
-        ann.load_state_dict(source.ann.state_dict())
+        ann.load_state_dict(source.network.state_dict())
     except RuntimeError as error:
         raise InputError(
             f"initialise: {recipe.initialise} needs an ANN of the student's architecture and width; "

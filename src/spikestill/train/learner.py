@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import lightning
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from spikestill.data import Batches
 from spikestill.graph import SpikingNetwork
 from spikestill.graph import record as record_of
-from spikestill.objectives import Objective
+from spikestill.objectives import Guide, Objective
 from spikestill.recipes import AnnRecipe, DistillRecipe, Recipe
 from spikestill.train.optimisation import make_optimiser, make_schedule
 from spikestill.types import InputError, Record
@@ -176,7 +176,7 @@ class DistillLearner(Learner):
         network: the student, a SpikingNetwork.
         recipe: how.
         objectives: one module for each of the recipe's objectives.
-        teacher: the traced teacher in evaluation mode, or None.
+        teacher: the traced ANN, or the spiking network, in evaluation mode; or None.
         rescale: per channel, factor and shift ``[C, 1, 1]`` from the student's normalisation to the teacher's.
         batches: of the training images.
     """
@@ -187,7 +187,7 @@ class DistillLearner(Learner):
         recipe: DistillRecipe,
         *,
         objectives: Sequence[nn.Module],
-        teacher: fx.GraphModule | None,
+        teacher: Guide | None,
         rescale: tuple[Tensor, Tensor] | None,
         batches: Batches,
     ) -> None:
@@ -225,6 +225,8 @@ class DistillLearner(Learner):
         if self._rescale is not None:
             images = images * self._rescale[0] + self._rescale[1]
         with self.autocast(self._teacher_precision):
+            if isinstance(teacher, SpikingNetwork):
+                return teacher.record(images)
             return record_of(teacher, images, taps=self._teacher_taps, gradients=self._teacher_gradients, labels=labels)
 
 

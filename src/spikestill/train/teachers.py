@@ -22,20 +22,20 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained ANN.
+    """A trained network.
 
     Attributes:
-        ann: the network, in evaluation mode.
+        network: the ANN, or the spiking network, in evaluation mode.
         mean: channel means that its inputs are normalised with, on the [0, 1] scale.
         std: channel standard deviations, likewise.
     """
 
-    ann: nn.Module
+    network: nn.Module
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-def find_teacher(name: str, data: DataSet, who: str = "teacher") -> Teacher:
+def find_teacher(name: str, data: DataSet, who: str = "teacher", may_spike: bool = False) -> Teacher:
     """The teacher that a recipe names.
 
     Args:
@@ -43,9 +43,11 @@ def find_teacher(name: str, data: DataSet, who: str = "teacher") -> Teacher:
             of ImageNet's classes also ``timm:NAME`` and ``torchvision:NAME`` with published weights.
         data: what it is to teach.
         who: what it is called where it is refused.
+        may_spike: whether the run may be that of a spiking network.
 
     Raises:
-        InputError: when it is neither, is a spiking network, or has other classes or channels than the data.
+        InputError: when it is neither, is a spiking network and may not be, or has other classes or channels than the
+            data.
     """
     if name.startswith("python:"):
         wanted = NetworkDescription(
@@ -63,7 +65,7 @@ def find_teacher(name: str, data: DataSet, who: str = "teacher") -> Teacher:
         raise InputError(f"the {who} '{name}' is no run folder: train one with `spikestill train`")
     run = Run.open(name)
     description = NetworkDescription.of_run(run)
-    if description.spiking is not None:
+    if description.spiking is not None and not may_spike:
         raise InputError(f"the {who} {name} is a spiking network: give the run of an ANN")
     if description.num_classes != data.num_classes:
         raise InputError(f"the {who} {name} knows {description.num_classes} classes, the data has {data.num_classes}")
