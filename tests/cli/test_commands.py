@@ -69,11 +69,12 @@ def test_the_way_from_teacher_to_evaluated_student(
     assert "t = 2" not in shown
 
 
-def test_resume_needs_the_folder_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("words", [["train", "ann", "--model=vgg5"], ["distill", "rate-bp", "--student=vgg5"]])
+def test_resume_needs_the_folder_alone(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "run")
-    assert main(["train", "ann", "--model=vgg5", "--out", out, *QUICK]) == 0
+    assert main([*words, "--out", out, *QUICK]) == 0
     first = capsys.readouterr().out
-    assert main(["train", "--resume", "--out", out]) == 0
+    assert main([words[0], "--resume", "--out", out]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == first.splitlines()[-1]
 
 

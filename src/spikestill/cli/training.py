@@ -34,10 +34,11 @@ def run_training(command: str, kind: type[Recipe], words: Sequence[str], *, defa
         parser(kind, f"spikestill {command}").print_help()
         print(_MORE_HELP)
         return
-    source, rest = _source(words, default)
-    rest, switches = _switches(rest)
-    stored = Path(value_of(rest, "--out") or "") / "recipe.yaml"
-    recipe = load(kind, stored if "--resume" in switches and stored.is_file() else source, rest)
+    words, switches = _switches(words)
+    stored = Path(value_of(words, "--out") or "") / "recipe.yaml"
+    continues = "--resume" in switches and stored.is_file()
+    source, rest = _source(words, str(stored) if continues else default)
+    recipe = load(kind, stored if continues else source, rest)
     if "--print_config" in switches:
         import yaml
 
