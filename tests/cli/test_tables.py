@@ -18,3 +18,21 @@ def test_of_many_steps_the_last_and_powers_of_two_are_shown(
     for step in {1, 3, last, *shown}:
         assert (f"t = {step} " in words) == (step in shown or step == last)
     assert "1.500" in words
+
+
+def test_operations_are_shown_beside_the_ann_s(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {
+        "test_accuracy_by_timestep": {"1": 0.5},
+        "test_spikes_per_neuron": 0.25,
+        "test_synaptic_operations": 1_234_567.8,
+        "test_multiply_accumulates": 20_000.0,
+        "test_ann_multiply_accumulates": 3_000_000.0,
+        "test_energy_nanojoules": 1203.1,
+        "test_ann_energy_nanojoules": 13800.0,
+        "test_operations_not_counted": ["LIF", "bias"],
+    }
+    print_accuracy("title", figures, prefix="test_")
+    lines = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
+    assert ["SNN", "1.235", "0.020", "1,203.1"] in lines
+    assert ["ANN", "3.000", "13,800.0"] in lines
+    assert ["not", "counted:", "LIF,", "bias"] in lines

@@ -24,7 +24,7 @@ from spikestill.dynamics import (
     rate_forward,
     rate_sequence,
     rate_steps,
-    spike_count,
+    spike_counts,
     spike_sequence,
     time_mean,
 )
@@ -480,7 +480,11 @@ def test_a_current_of_another_number_of_steps_is_refused(steps, timesteps):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_spikes_are_counted(dtype):
-    spikes = (torch.rand(5, 3, 4, 7, 7) > 0.8).to(dtype)
-    torch.testing.assert_close(spike_count(spikes), spikes.double().sum(), rtol=1e-6, atol=0)
-    assert spike_count(spikes[:, :0]) == 0
+def test_the_spikes_of_every_neuron_are_counted_exactly(dtype):
+    spikes = (torch.rand(700, 4, 5, 7) > 0.2).to(dtype)
+    counted = spikes.double().sum(0)
+    for laid in (spikes, spikes.to(memory_format=torch.channels_last)):
+        assert spike_counts(laid).dtype == torch.float64
+        assert torch.equal(spike_counts(laid), counted)
+    assert torch.equal(spike_counts(spikes[:0]), torch.zeros(4, 5, 7, dtype=torch.float64))
+    assert spike_counts(spikes[:, :0]).shape == (0, 5, 7)

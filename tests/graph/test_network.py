@@ -4,9 +4,11 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from spikestill.graph import SpikingNetwork, record, trace
+from spikestill.graph.sequence import Signal
+from spikestill.graph.trace import module_of
 from spikestill.nn import LIF, Direct, Encoder, Events, Poisson
 from spikestill.types import InputError
 from tests.graph.networks import NETWORKS, SHAPE, gradients, network, spiking
@@ -132,6 +134,28 @@ def test_observe_sees_every_neuron_layer() -> None:
         assert spikes.shape[:2] == (4, 2)
         assert not spikes.requires_grad
         assert set(spikes.unique().tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("timesteps", [4, 40])
+def test_watch_sees_every_value_that_is_computed(timesteps: int) -> None:
+    """All but what the neurons take over: BatchNorm and sums of two."""
+    snn = spiking("residual", timesteps=timesteps).eval()
+    values: dict[str, list[Tensor]] = {}
+    spikes: list[Tensor] = []
+
+    def watch(node: fx.Node, signal: Signal) -> None:
+        values.setdefault(node.name, []).append(signal.value.clone())
+
+    with torch.no_grad():
+        steps = snn.unroll(torch.randn(2, *SHAPE), watch=watch, observe=lambda _, fired: spikes.append(fired.clone()))
+    seen = [node.name for node in snn.body.graph.nodes if node.name in values]
+    assert seen == list(values)
+    assert {node.name for node in snn.body.graph.nodes if isinstance(module_of(snn.body, node), LIF)} < set(seen)
+    assert not any("bn" in name or "add" in name for name in seen)
+    neurons = [node.name for node in snn.body.graph.nodes if isinstance(module_of(snn.body, node), LIF)]
+    last = torch.cat([part.unflatten(0, (-1, 2)) for part in values[neurons[-1]]])
+    assert torch.equal(last, torch.cat(spikes[len(neurons) - 1 :: len(neurons)]))
+    assert torch.equal(torch.cat([part.unflatten(0, (-1, 2)) for part in values["output"]]), steps)
 
 
 def test_poisson_input_is_drawn_anew_at_each_step_and_seeded() -> None:

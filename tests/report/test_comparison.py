@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from spikestill.runs import Run
 from spikestill.types import InputError
 
 
-def finished(folder: Path, seed: int, accuracy: float, **changed: Any) -> str:
+def finished(folder: Path, seed: int, accuracy: float, more: dict[str, float] | None = None, **changed: Any) -> str:
     recipe = {"method": "blockwise", "seed": seed, "out": str(folder), "timesteps": 2, "initialise": "random"}
     recipe |= {"gradient": "rate", "epochs": 3} | changed
     run = Run.refuse_used(folder)
@@ -25,7 +28,7 @@ def finished(folder: Path, seed: int, accuracy: float, **changed: Any) -> str:
         figures["test_accuracy"] = accuracy
     else:
         figures |= {"test_accuracy_by_timestep": {"1": accuracy - 0.1, "2": accuracy}, "test_spikes_per_neuron": 0.5}
-    run.write_json("result.json", figures)
+    run.write_json("result.json", figures | (more or {}))
     return str(folder)
 
 
@@ -50,6 +53,40 @@ def test_another_recipe_is_another_row_and_an_ann_stands_under_the_last_step(tmp
     assert table[0] == "| method | seeds | t = 1 | t = 2 | spikes per neuron | training, minutes |"
     assert table[2] == "| ann vgg5 (ANN) | 0 |  | 95.00 |  | 1.0 |"
     assert table[3] == "| blockwise vgg5, rate | 0 | 80.00 | 90.00 | 0.500 | 1.0 |"
+
+
+def with_operations(tmp_path: Path) -> list[str]:
+    """Two seeds whose results have all figures, and one of an earlier version, which has fewer."""
+    figures = [
+        {"test_synaptic_operations": 1.5e6, "training_peak_memory_mib": 400.4},
+        {"test_synaptic_operations": 2.5e6, "training_peak_memory_mib": 500.4},
+    ]
+    runs = [finished(tmp_path / str(seed), seed, 0.9, more=more) for seed, more in enumerate(figures)]
+    return [*runs, finished(tmp_path / "earlier", 0, 0.8, epochs=5)]
+
+
+def test_operations_and_memory_are_columns_where_a_result_has_them(tmp_path: Path) -> None:
+    runs = with_operations(tmp_path)
+    head, _, new, earlier = markdown(compare(runs)).splitlines()
+    columns = "spikes per neuron | SynOps, millions | training, minutes | peak memory, MiB |"
+    assert head == f"| method | seeds | t = 1 | t = 2 | {columns}"
+    assert new.endswith("| 0.500 ± 0.000 | 2.000 ± 0.707 | 1.0 | 450 ± 71 |")
+    assert earlier.endswith("| 0.500 |  | 1.0 |  |")
+    assert "SynOps" not in markdown(compare(runs[2:]))
+
+
+def test_as_comma_separated_values_the_table_is_exact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = with_operations(tmp_path)
+    assert main(["compare", *runs, "--csv"]) == 0
+    new, earlier = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert (new["method"], new["seeds"]) == ("blockwise vgg5, rate", "0, 1")
+    assert float(new["t = 2 mean"]) == 90
+    assert float(new["t = 1 mean"]) == statistics.mean([100 * (0.9 - 0.1)] * 2)
+    assert float(new["SynOps, millions mean"]) == 2
+    assert float(new["SynOps, millions standard deviation"]) == pytest.approx(math.sqrt(0.5), rel=1e-15)
+    assert float(new["training, minutes standard deviation"]) == 0
+    assert float(new["peak memory, MiB mean"]) == pytest.approx(450.4, rel=1e-15)
+    assert earlier["SynOps, millions mean"] == earlier["t = 1 standard deviation"] == ""
 
 
 def test_the_same_seed_twice_and_an_unfinished_run_are_refused(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ def test_a_converted_network_is_a_run_that_is_rebuilt_from_its_files(
     run = train(converted(student_recipe(limit_train=None), trained, method))
     result = run.read_json("result.json")
     assert result["epochs"] == result["best_epoch"] == 0
+    assert "training_peak_memory_mib" not in result  # nothing was trained
+    assert result["test_synaptic_operations"] > 0
     assert len(result["test_accuracy_by_timestep"]) == 64
     # Below the ANN by what 64 steps cannot resolve, and five times chance.
     assert result["test_accuracy"] > 0.5

@@ -41,6 +41,14 @@ def test_a_student_learns_and_its_run_holds_everything(
     assert list(result["test_accuracy_by_timestep"]) == ["1", "2"]
     assert result["test_accuracy_by_timestep"]["2"] == result["test_accuracy"]
     assert 0 < result["test_spikes_per_neuron"] < 2
+    assert 0 < result["test_synaptic_operations"] < 2 * result["test_ann_multiply_accumulates"]
+    by_layer = result["test_operations_by_layer"].values()
+    for name in ("multiply_accumulates", "ann_multiply_accumulates"):
+        assert result[f"test_{name}"] == sum(layer[name] for layer in by_layer) > 0
+    analog, spiking = 4.6 * result["test_multiply_accumulates"], 0.9 * result["test_synaptic_operations"]
+    assert result["test_energy_nanojoules"] == pytest.approx((analog + spiking) / 1000)
+    assert "LIF" in result["test_operations_not_counted"]
+    assert result["training_peak_memory_mib"] > 10
     rows = run.read_table("metrics.csv")
     assert {"train_cross-entropy", "train_logits", "train_blockwise"} <= rows[0].keys()
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])

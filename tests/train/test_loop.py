@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription
 from spikestill.runs import Run
-from spikestill.train import evaluate, train
+from spikestill.train import callbacks, evaluate, train
 from spikestill.train.callbacks import Journal, last_checkpoint_file
 from spikestill.train.loaders import resolve_device
 from spikestill.types import InputError
@@ -116,6 +116,19 @@ def test_a_resume_from_the_end_of_an_epoch_gives_the_same_bits(
                 train(recipe, resume=True)
     resumed = train(recipe, resume=True)
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+
+
+def test_the_peak_of_memory_is_the_largest_of_all_parts(ann_recipe: AnnMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = ann_recipe(checkpoint_minutes=1e-9)
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "peak_memory", lambda device: 1234.56)
+        kill_after(patch, 3)
+        with pytest.raises(KilledError):
+            train(recipe)
+    monkeypatch.setattr(callbacks, "peak_memory", lambda device: 1000.0)
+    assert train(recipe, resume=True).read_json("result.json")["training_peak_memory_mib"] == 1234.6
+    monkeypatch.undo()
+    assert train(recipe, overwrite=True).read_json("result.json")["training_peak_memory_mib"] > 10
 
 
 def test_a_resume_of_a_finished_run_returns_it(ann_recipe: AnnMaker) -> None:

@@ -1,4 +1,4 @@
-"""Accuracy at every time step, and the spikes it costs (methods, section 10)."""
+"""Accuracy at every time step, and the spikes and operations it costs (methods, section 10)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spikestill.dynamics import spike_count
+from spikestill.analysis.operations import Firing, Operations, operations
 from spikestill.graph import SpikingNetwork, evaluating
 from spikestill.types import InputError
 
@@ -26,6 +26,7 @@ class Evaluation:
         rates: by neuron layer, the mean firing rate, in [0, 1].
         images: how many.
         timesteps: T.
+        operations: those of one image in all time steps.
     """
 
     accuracy: Mapping[int, float]
@@ -33,13 +34,14 @@ class Evaluation:
     rates: Mapping[str, float]
     images: int
     timesteps: int
+    operations: Operations
 
 
 @torch.no_grad()
 def evaluate(
     network: SpikingNetwork, batches: Iterable[tuple[Tensor, Tensor]], timesteps: Sequence[int] | None = None
 ) -> Evaluation:
-    """Accuracy at several numbers of time steps in one pass, and the spiking activity over the largest.
+    """Accuracy at several numbers of time steps in one pass, and spikes and operations over the largest.
 
     After t steps the network's answer is the largest of the mean of its first t read-outs.
 
@@ -54,28 +56,24 @@ def evaluate(
     wanted = sorted(set(timesteps or range(1, network.timesteps + 1)))
     if wanted[0] < 1:
         raise InputError(f"the number of time steps must be at least 1, not {wanted[0]}")
-    spikes: dict[str, Tensor] = {}
-    neurons: dict[str, int] = {}
-
-    def count(name: str, fired: Tensor) -> None:
-        spikes[name] = spikes.get(name, 0) + spike_count(fired)
-        neurons[name] = fired[0, 0].numel()
-
+    firing = Firing(network)
     correct = torch.zeros(len(wanted), dtype=torch.int64)
     images = 0
     with evaluating(network):
         for batch, labels in batches:
-            steps = network.unroll(batch, wanted[-1], observe=count).float()
+            steps = network.unroll(batch, wanted[-1], watch=firing).float()
             running = steps.cumsum(0)[torch.tensor(wanted, device=steps.device) - 1]
             correct += (running.argmax(-1) == labels).sum(1).cpu()
             images += len(labels)
     if images == 0:
         raise InputError("there are no images to measure on")
-    total = {name: float(value) for name, value in spikes.items()}
+    spikes = {name: float(counts.sum()) for name, counts in firing.neurons().items()}
+    neurons = {name: counts.numel() for name, counts in firing.neurons().items()}
     return Evaluation(
         accuracy={t: int(hits) / images for t, hits in zip(wanted, correct, strict=True)},
-        spikes_per_neuron=sum(total.values()) / (images * max(sum(neurons.values()), 1)),
-        rates={name: total[name] / (images * neurons[name] * wanted[-1]) for name in total},
+        spikes_per_neuron=sum(spikes.values()) / (images * max(sum(neurons.values()), 1)),
+        rates={name: spikes[name] / (images * neurons[name] * wanted[-1]) for name in spikes},
         images=images,
         timesteps=wanted[-1],
+        operations=operations(network, firing, images, wanted[-1]),
     )

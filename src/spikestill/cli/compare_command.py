@@ -11,10 +11,11 @@ from spikestill.types import InputError
 
 __all__ = ["run"]
 
-_HELP = """usage: spikestill compare RUN [RUN ...] [--markdown] [--figure PATH]
+_HELP = """usage: spikestill compare RUN [RUN ...] [--markdown | --csv] [--figure PATH]
 
 One table over several finished runs; those that differ in their seed alone share a row (mean ± standard deviation).
---markdown prints it as a Markdown table; --figure draws accuracy against time steps into PATH (.png, .svg or .pdf)."""
+--markdown prints it as a Markdown table, --csv as comma-separated values in full precision; --figure draws accuracy
+against time steps into PATH (.png, .svg or .pdf)."""
 
 
 def run(words: Sequence[str]) -> None:
@@ -24,12 +25,12 @@ def run(words: Sequence[str]) -> None:
         InputError: for no run, an unfinished one, or an unknown option.
     """
     from spikestill.report import compare, markdown
-    from spikestill.report.comparison import header, steps_of
+    from spikestill.report.comparison import comma_separated, header, steps_of
 
     if any(word in ("-h", "--help") for word in words):
         print(_HELP)
         return
-    refuse_unknown_options(words, ("markdown", "figure"))
+    refuse_unknown_options(words, ("markdown", "csv", "figure"))
     picture = value_of(words, "--figure")
     folders = [word for word in without(words, "--figure") if not word.startswith("--")]
     if not folders:
@@ -39,7 +40,9 @@ def run(words: Sequence[str]) -> None:
         from spikestill.report.figures import accuracy_over_time
 
         accuracy_over_time(rows, Path(picture))
-    if "--markdown" in words:
+    if "--csv" in words:
+        print(comma_separated(rows))
+    elif "--markdown" in words:
         print(markdown(rows))
     else:
         cells = [row.cells(steps_of(rows)) for row in rows]

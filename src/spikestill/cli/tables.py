@@ -25,7 +25,7 @@ def print_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]])
 
 
 def print_accuracy(title: str, figures: Mapping[str, Any], prefix: str = "") -> None:
-    """Print the figures of one network: accuracy, by time step where it spikes, and its spikes.
+    """Print the figures of one network: accuracy, by time step where it spikes, its spikes and operations.
 
     Args:
         title: above the table.
@@ -40,6 +40,25 @@ def print_accuracy(title: str, figures: Mapping[str, Any], prefix: str = "") -> 
     header = ["", *(f"t = {step}" for step in shown), "spikes per neuron"]
     row = ["SNN", *(f"{steps[step]:.2%}" for step in shown), f"{figures[f'{prefix}spikes_per_neuron']:.3f}"]
     print_rows(title, header, [row])
+    if f"{prefix}synaptic_operations" in figures:
+        _print_operations(figures, prefix)
+
+
+def _print_operations(figures: Mapping[str, Any], prefix: str) -> None:
+    """Print the operations and the energy of a spiking network beside those of its ANN, and what they leave out."""
+
+    def row(network: str, *names: str) -> list[str]:
+        *operations, energy = (figures[f"{prefix}{name}"] if name else None for name in names)
+        millions = ["" if count is None else f"{count / 1e6:,.3f}" for count in operations]
+        return [network, *millions, f"{energy:,.1f}"]
+
+    rows = [
+        row("SNN", "synaptic_operations", "multiply_accumulates", "energy_nanojoules"),
+        row("ANN", "", "ann_multiply_accumulates", "ann_energy_nanojoules"),
+    ]
+    header = ("an image", "SynOps, millions", "MACs, millions", "energy, nJ")
+    print_rows("operations of the layers, and their energy at 45 nm (an estimate)", header, rows)
+    print(f"not counted: {', '.join(figures[f'{prefix}operations_not_counted'])}")
 
 
 def _few(steps: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ as they are written in the papers; ``native`` (C++, ``kernels.cpp``) and ``trito
 the same passes, fused; ``backend`` chooses.
 """
 
-from spikestill.dynamics.current import Normalisation, Term, batch_moments, normalise, spike_count, time_mean
+from spikestill.dynamics.current import Normalisation, Term, batch_moments, normalise, spike_counts, time_mean
 from spikestill.dynamics.encoding import poisson_spikes
 from spikestill.dynamics.multistep import (
     Eligibility,
@@ -40,7 +40,7 @@ __all__ = [
     "rate_forward",
     "rate_sequence",
     "rate_steps",
-    "spike_count",
+    "spike_counts",
     "spike_sequence",
     "time_mean",
 ]

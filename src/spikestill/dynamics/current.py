@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 from spikestill.dynamics.backend import passes_for
-from spikestill.dynamics.layout import Channels, Layout
+from spikestill.dynamics.layout import Layout
 
-__all__ = ["Normalisation", "Term", "batch_moments", "normalise", "spike_count", "time_mean"]
+__all__ = ["Normalisation", "Term", "batch_moments", "normalise", "spike_counts", "time_mean"]
+
+_EXACT_ROWS = 256
+"""How many spikes a sum in bfloat16 can hold exactly."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,19 @@ def time_mean(sequence: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def spike_count(spikes: Tensor) -> Tensor:
-    """How many spikes there are in ``[T, ...]``: a float64 scalar, within float32's relative rounding."""
-    if spikes.numel() == 0:
-        return torch.zeros((), dtype=torch.float64, device=spikes.device)
-    flat = Layout.of(spikes).flat(spikes)
-    mean = passes_for(spikes).moments(flat, Channels(1, flat.shape[1]))[0]
-    return mean[0].double() * spikes.numel()
+def spike_counts(spikes: Tensor) -> Tensor:
+    """How often each neuron fired: ``[N, ...]`` of zeros and ones, summed over its first axis, as float64 ``[...]``.
+
+    Exact for up to 2^24 rows.
+    """
+    layout = Layout.of(spikes)
+    flat = layout.flat(spikes)
+    if flat.dtype in (torch.bfloat16, torch.float16):
+        # Sums in the spikes' own dtype, of as many rows as that holds: torch's CPU sums into another are slow.
+        total = torch.stack([rows.sum(0).float() for rows in flat.split(_EXACT_ROWS)]).sum(0)
+    else:
+        total = flat.sum(0)
+    return layout.restore(total).double()
 
 
 @torch.no_grad()

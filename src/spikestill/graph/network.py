@@ -14,7 +14,7 @@ from spikestill.graph.cut import node_named
 from spikestill.graph.operations import is_in_place
 from spikestill.graph.rate import RateRun
 from spikestill.graph.recomputing import run_in_segments
-from spikestill.graph.sequence import Observer, SequenceRun
+from spikestill.graph.sequence import Observer, SequenceRun, Watch
 from spikestill.graph.streamed_rates import streamed_rates
 from spikestill.nn import LIF, Encoder, Events, Poisson
 from spikestill.types import InputError, Record
@@ -66,7 +66,13 @@ class SpikingNetwork(nn.Module):
         """Logits ``[B, K]``, the mean over the time steps, of images ``[B, C, H, W]`` or events ``[T, B, C, H, W]``."""
         return self.record(images).logits
 
-    def unroll(self, images: Tensor, timesteps: int | None = None, observe: Observer | None = None) -> Tensor:
+    def unroll(
+        self,
+        images: Tensor,
+        timesteps: int | None = None,
+        observe: Observer | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
         """One read-out a time step ``[T, B, K]``, differentiable through time.
 
         Args:
@@ -74,14 +80,15 @@ class SpikingNetwork(nn.Module):
             timesteps: another T than the network's own.
             observe: is called with every neuron layer's name and spikes ``[T, B, ...]``; where many steps are run
                 without autograd, several times, with some of the steps each.
+            watch: is called with every node of the graph and its value, as often as ``observe``.
         """
         steps = _checked(self.timesteps if timesteps is None else timesteps)
         if not self._can_stream(steps):
-            return SequenceRun(self.body, steps, observe=observe).sequence(self.encoder(images, steps))
+            return SequenceRun(self.body, steps, observe=observe, watch=watch).sequence(self.encoder(images, steps))
         carries: dict[str, Tensor] = {}
         return torch.cat(
             [
-                SequenceRun(self.body, some, carries, observe).sequence(encoded)
+                SequenceRun(self.body, some, carries, observe, watch=watch).sequence(encoded)
                 for encoded, some in self._in_parts(images, steps)
             ]
         )

@@ -20,7 +20,7 @@ from spikestill.graph.operations import DROPOUTS
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF
 
-__all__ = ["Observer", "SequenceRun", "Signal", "over_signals"]
+__all__ = ["Observer", "SequenceRun", "Signal", "Watch", "over_signals"]
 
 Observer = Callable[[str, Tensor], None]
 """Is shown each neuron layer's name and its spikes ``[T, B, ...]``."""
@@ -36,6 +36,10 @@ class Signal:
     """Whether the one operation that reads it may write over it."""
 
 
+Watch = Callable[[fx.Node, Signal], None]
+"""Is shown the value of every node that has one (see ``fusion``), before the next node is computed."""
+
+
 class SequenceRun(fx.Interpreter):
     """One run of a spiking graph over T time steps.
 
@@ -46,6 +50,7 @@ class SequenceRun(fx.Interpreter):
             the network starts at rest and its state is not wanted.
         observe: is shown every neuron layer's spikes.
         taps: by node, the name under which its value is kept in ``tapped``, as ``[T, B, ...]``.
+        watch: is shown the value of every node.
     """
 
     def __init__(
@@ -55,9 +60,11 @@ class SequenceRun(fx.Interpreter):
         carries: MutableMapping[str, Tensor] | None = None,
         observe: Observer | None = None,
         taps: Mapping[fx.Node, str] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         super().__init__(body)
         self.timesteps, self.carries, self.observe, self.taps = timesteps, carries, observe, taps or {}
+        self.watch = watch
         self.tapped: dict[str, Tensor] = {}
         self._deferred = deferred_to_neurons(body, self.taps)
 
@@ -71,6 +78,8 @@ class SequenceRun(fx.Interpreter):
         result = super().run_node(n)
         if isinstance(result, Signal) and not torch.is_grad_enabled() and self._gives_spare(n):
             result = replace(result, is_spare=True)
+        if self.watch is not None and isinstance(result, Signal):
+            self.watch(n, result)
         if n in self.taps:
             self.tapped[self.taps[n]] = self._in_time(result)
         return result

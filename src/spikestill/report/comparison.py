@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spikestill.runs import Run
 from spikestill.types import InputError
 
-__all__ = ["Row", "compare", "markdown"]
+__all__ = ["Row", "comma_separated", "compare", "markdown"]
 
 _SEEDED = ("seed", "out", "device", "checkpoint_minutes", "teacher", "data_dir")
 """Fields of a recipe in which repetitions of one experiment may differ."""
+
+_OPTIONAL = {"SynOps, millions": "synaptic_operations", "peak memory, MiB": "peak_memory"}
+"""Columns that a table has where one of its rows has them: the results of earlier versions do not."""
+
+_DIGITS = {"spikes per neuron": 3, "SynOps, millions": 3, "training, minutes": 1, "peak memory, MiB": 0}
+_DIGITS_OF_ACCURACY = 2
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,9 @@ class Row:
         accuracy: test accuracy at each number of time steps (an ANN's at 1), each run's in [0, 1].
         spikes_per_neuron: each run's; empty for an ANN.
         training_seconds: each run's.
+        synaptic_operations: accumulates an image, each run's; empty for an ANN, and where the results lack them.
+        peak_memory: of the training, in MiB, each run's; empty where the results lack it.
+        optional: which of the columns that not every table has are in this row's table.
     """
 
     method: str
@@ -36,19 +47,27 @@ class Row:
     accuracy: Mapping[int, tuple[float, ...]]
     spikes_per_neuron: tuple[float, ...]
     training_seconds: tuple[float, ...]
+    synaptic_operations: tuple[float, ...] = ()
+    peak_memory: tuple[float, ...] = ()
+    optional: tuple[str, ...] = ()
 
     def cells(self, steps: Sequence[int]) -> list[str]:
-        """The row as text: method, seeds, accuracy at each of ``steps``, spikes per neuron, training time."""
+        """The row as text: method, seeds and figures, as mean ± standard deviation (the training time as its mean)."""
+        shown = self.figures(steps)
+        shown["training, minutes"] = (statistics.mean(shown["training, minutes"]),)
+        texts = [_spread(values, 1.0, _DIGITS.get(name, _DIGITS_OF_ACCURACY)) for name, values in shown.items()]
+        return [self.method, ", ".join(map(str, self.seeds)), *texts]
+
+    def figures(self, steps: Sequence[int]) -> dict[str, tuple[float, ...]]:
+        """Each run's figures by column, accuracy in percent at each of ``steps`` first; empty where there are none."""
         last = self.timesteps or max(steps)
         accuracy = {last: self.accuracy[1]} if self.timesteps is None else self.accuracy
-        spikes = _spread(self.spikes_per_neuron, 1.0, 3) if self.spikes_per_neuron else ""
-        return [
-            self.method,
-            ", ".join(map(str, self.seeds)),
-            *(_spread(accuracy[step], 100.0, 2) if step in accuracy else "" for step in steps),
-            spikes,
-            f"{statistics.mean(self.training_seconds) / 60:.1f}",
-        ]
+        found = {f"t = {step}": tuple(100 * share for share in accuracy.get(step, ())) for step in steps}
+        found["spikes per neuron"] = self.spikes_per_neuron
+        found["SynOps, millions"] = tuple(count / 1e6 for count in self.synaptic_operations)
+        found["training, minutes"] = tuple(seconds / 60 for seconds in self.training_seconds)
+        found["peak memory, MiB"] = self.peak_memory
+        return {name: values for name, values in found.items() if name not in _OPTIONAL or name in self.optional}
 
 
 def compare(folders: Iterable[str]) -> list[Row]:
@@ -65,7 +84,9 @@ def compare(folders: Iterable[str]) -> list[Row]:
         recipe, result = run.read_yaml("recipe.yaml"), run.read_json("result.json")
         same = {name: value for name, value in recipe.items() if name not in _SEEDED}
         grouped.setdefault(json.dumps(same, sort_keys=True), []).append((recipe, result))
-    return [_row(runs) for runs in grouped.values()]
+    rows = [_row(runs) for runs in grouped.values()]
+    present = tuple(name for name, field in _OPTIONAL.items() if any(getattr(row, field) for row in rows))
+    return [replace(row, optional=present) for row in rows]
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -75,9 +96,23 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
 
 
+def comma_separated(rows: Sequence[Row]) -> str:
+    """The table as CSV in full precision, with a column for each mean and each standard deviation."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    columns = header(rows)
+    of_figures = [f"{name} {kind}" for name in columns[2:] for kind in ("mean", "standard deviation")]
+    table.writerow([*columns[:2], *of_figures])
+    for row in rows:
+        figures = row.figures(steps_of(rows)).values()
+        spread = (part for values in figures for part in _mean_and_deviation(values))
+        table.writerow([row.method, ", ".join(map(str, row.seeds)), *spread])
+    return text.getvalue().rstrip("\n")
+
+
 def header(rows: Sequence[Row]) -> list[str]:
     """The names of the columns."""
-    return ["method", "seeds", *(f"t = {step}" for step in steps_of(rows)), "spikes per neuron", "training, minutes"]
+    return ["method", "seeds", *rows[0].figures(steps_of(rows))]
 
 
 def steps_of(rows: Sequence[Row]) -> list[int]:
@@ -103,9 +138,19 @@ def _row(runs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Row:
             for step in result["test_accuracy_by_timestep"]
         }
     spikes = tuple(result["test_spikes_per_neuron"] for _, result in runs if "test_spikes_per_neuron" in result)
-    return Row(name, timesteps, seeds, accuracy, spikes, tuple(result["training_seconds"] for _, result in runs))
+    operations = tuple(result["test_synaptic_operations"] for _, result in runs if "test_synaptic_operations" in result)
+    memory = tuple(result["training_peak_memory_mib"] for _, result in runs if "training_peak_memory_mib" in result)
+    seconds = tuple(result["training_seconds"] for _, result in runs)
+    return Row(name, timesteps, seeds, accuracy, spikes, seconds, operations, memory)
+
+
+def _mean_and_deviation(values: Sequence[float]) -> tuple[str, str]:
+    mean = repr(statistics.mean(values)) if values else ""
+    return mean, repr(statistics.stdev(values)) if len(values) > 1 else ""
 
 
 def _spread(values: Sequence[float], scale: float, digits: int) -> str:
+    if not values:
+        return ""
     mean = f"{scale * statistics.mean(values):.{digits}f}"
     return f"{mean} ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean

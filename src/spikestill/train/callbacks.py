@@ -15,6 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from spikestill.runs import Run, write_atomically, write_weights
 from spikestill.train.learner import Learner
+from spikestill.train.memory import forget_peak_memory, peak_memory
 
 __all__ = ["AtomicCheckpoints", "Journal", "Progress", "best_weights_file", "last_checkpoint_file"]
 
@@ -52,14 +53,17 @@ class Journal(Callback):
     Args:
         run: where to.
         minutes: a checkpoint in mid-epoch at least this often.
+        device: where the training runs.
     """
 
-    def __init__(self, run: Run, minutes: float) -> None:
+    def __init__(self, run: Run, minutes: float, device: torch.device) -> None:
         super().__init__()
         self.rows: list[dict[str, float]] = []
         self.best_epoch = 0
         self.best_accuracy = -1.0
         self._run = run
+        self._device = device
+        self._peak = 0.0
         self._seconds_between = 60 * minutes
         self._saved = self._since = time.monotonic()
         self._seconds = 0.0
@@ -69,9 +73,15 @@ class Journal(Callback):
         """Time spent in training, over all resumes."""
         return self._seconds + time.monotonic() - self._since
 
+    @property
+    def peak_memory(self) -> float:
+        """The most memory in use so far, in MiB, of all resumes the largest (see ``train.memory``)."""
+        return max(self._peak, peak_memory(self._device))
+
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clocks."""
         self._saved = self._since = time.monotonic()
+        forget_peak_memory(self._device)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
         """Save in mid-epoch when the last checkpoint is old."""
@@ -112,6 +122,7 @@ class Journal(Callback):
             "best_epoch": self.best_epoch,
             "best_accuracy": self.best_accuracy,
             "seconds": self.seconds,
+            "peak_memory": self.peak_memory,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -120,6 +131,7 @@ class Journal(Callback):
         self.best_epoch = state_dict["best_epoch"]
         self.best_accuracy = state_dict["best_accuracy"]
         self._seconds = state_dict["seconds"]
+        self._peak = state_dict.get("peak_memory", 0.0)  # older checkpoints have none
 
 
 class Progress(Callback):

@@ -121,7 +121,7 @@ def _fit(
     device: torch.device,
     resume: bool,
 ) -> Journal:
-    journal = Journal(run, recipe.checkpoint_minutes)
+    journal = Journal(run, recipe.checkpoint_minutes, device)
     if recipe.epochs == 0:
         journal.keep_untrained(learner, _validation_accuracy(recipe, learner, validation_batches, device))
         return journal
@@ -173,6 +173,7 @@ def _finish(
     device: torch.device,
 ) -> None:
     """Keep the weights that validation chose, read the test set once, and write the result."""
+    seconds, peak = journal.seconds, journal.peak_memory  # before the test has its part in them
     network = learner.kept.to(device)
     network.load_state_dict(runs.read_weights(best_weights_file(run)))
     network.eval()
@@ -200,7 +201,8 @@ def _finish(
             "test_set_read": "once, after training, with the weights that validation chose",
             "test_accuracy": measured.pop("accuracy"),
             **{f"test_{name}": figure for name, figure in measured.items()},
-            "training_seconds": round(journal.seconds, 1),
+            "training_seconds": round(seconds, 1),
+            **({"training_peak_memory_mib": round(peak, 1)} if recipe.epochs else {}),
             "test_seconds": round(time.monotonic() - started, 1),
         },
     )

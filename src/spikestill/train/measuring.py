@@ -29,7 +29,9 @@ def measure(
     device: torch.device,
     timesteps: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Accuracy and, of a spiking network, accuracy at every time step, spikes per neuron and firing rates.
+    """Accuracy and, of a spiking network, accuracy at every time step, spikes, firing rates, operations and energy.
+
+    Operations are those of one image; energies are estimates, in nJ an image (see ``analysis.Operations``).
 
     Args:
         network: in evaluation mode, on ``device``.
@@ -48,6 +50,13 @@ def measure(
         "accuracy_by_timestep": {str(step): found.accuracy[step] for step in sorted(steps)},
         "spikes_per_neuron": found.spikes_per_neuron,
         "rates": dict(found.rates),
+        "synaptic_operations": found.operations.accumulates,
+        "multiply_accumulates": found.operations.multiply_accumulates,
+        "ann_multiply_accumulates": found.operations.ann_multiply_accumulates,
+        "energy_nanojoules": found.operations.energy(),
+        "ann_energy_nanojoules": found.operations.ann_energy(),
+        "operations_by_layer": {name: dataclasses.asdict(layer) for name, layer in found.operations.layers.items()},
+        "operations_not_counted": list(found.operations.uncounted),
     }
 
 
