@@ -45,6 +45,21 @@ def test_images_in_order_with_their_labels() -> None:
         torch.testing.assert_close(images[:, 0, 2, 3] * 255, labels.float())
 
 
+@pytest.mark.parametrize("augmentation", [None, Augmentation(crop=0, flip=False)])
+def test_what_accompanies_a_batch_is_that_of_its_images(augmentation: Augmentation | None) -> None:
+    loader = batches(numbered(10), shuffle=True, augmentation=augmentation)
+    loader.accompany(lambda images: images.sum((1, 2, 3)))
+    for _ in range(2):
+        for images, _, sums in loader:
+            torch.testing.assert_close(sums, images.sum((1, 2, 3)))
+
+
+def test_what_is_augmented_has_no_companion() -> None:
+    loader = batches(numbered(10), augmentation=Augmentation(crop=0))
+    with pytest.raises(InputError, match="what is augmented cannot be computed once"):
+        loader.accompany(lambda images: images)
+
+
 def test_drop_last() -> None:
     loader = batches(numbered(10), drop_last=True)
     assert len(loader) == len(list(loader)) == 2

@@ -17,7 +17,7 @@ from spikestill.types import Record
 from tests.graph.judging import assert_equals_reference, images_of
 from tests.graph.networks import NETWORKS, SHAPE, gradients, spiking
 
-T = 37  # 16 + 16 + 5 steps
+T = 37  # 8 + 8 + 8 + 8 + 5 steps
 
 
 def without_statistics(snn: SpikingNetwork) -> SpikingNetwork:
@@ -157,8 +157,8 @@ def test_a_normalisation_by_the_batch_gets_its_whole_sequence(statistics: str, m
     assert ran == [T]
 
 
-@pytest.mark.parametrize(("timesteps", "parts"), [(16, 0), (17, 2), (32, 2), (T, 3)])
-def test_more_than_sixteen_steps_are_run_in_parts(timesteps: int, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("timesteps", "parts"), [(8, 0), (9, 2), (16, 2), (T, 5)])
+def test_more_than_eight_steps_are_run_in_parts(timesteps: int, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
     sequence = streamed_rates._SpikePass.sequence
     monkeypatch.setattr(

@@ -88,6 +88,43 @@ def test_a_resume_gives_the_same_bits(
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
+AS_THEY_ARE = {"crop": 0, "flip": False}
+
+
+def test_a_teacher_that_is_asked_once_teaches_the_same(
+    student_recipe: StudentMaker, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    ask = DistillLearner._asked
+    monkeypatch.setattr(DistillLearner, "_asked", lambda *given: asked.append(len(given[2])) or ask(*given))
+    fields = {"teacher": str(teacher.folder), "objectives": GUIDED, "augmentation": AS_THEY_ARE}
+    once = train(student_recipe(out=str(tmp_path / "once"), **fields))
+    assert sum(asked) == 160
+    asked.clear()
+    monkeypatch.setattr(DistillLearner, "remember_teacher", lambda learner: None)
+    each_time = train(student_recipe(out=str(tmp_path / "each_time"), **fields))
+    assert sum(asked) == 2 * 160
+    one, two = (load_file(run.folder / "student.safetensors") for run in (once, each_time))
+    for name, value in one.items():
+        torch.testing.assert_close(value, two[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"augmentation": {"crop": 1, "flip": False}},
+        {"objectives": [{"name": "activation-attention"}]},
+        {"teacher": None},
+    ],
+    ids=["augmented", "looked into", "none"],
+)
+def test_where_a_teacher_is_asked_each_time(student_recipe: StudentMaker, teacher: Run, fields: dict[str, Any]) -> None:
+    given = {"teacher": str(teacher.folder), "objectives": GUIDED, "augmentation": AS_THEY_ARE} | fields
+    if given["teacher"] is None:
+        given["objectives"] = [{"name": "cross-entropy"}]
+    assert all(len(batch) == 2 for batch in prepared(student_recipe(**given)).batches)
+
+
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_a_student_learns_from_attention(student_recipe: StudentMaker, teacher: Run, gradient: str) -> None:
     terms = [{"name": name, "weight": 0.45} for name in ("activation-attention", "gradient-attention")]

@@ -38,6 +38,11 @@ class Augmentation:
     cutout: int = 0
     autoaugment: bool = False
 
+    @property
+    def varies(self) -> bool:
+        """Whether an image may look otherwise than it is."""
+        return bool(self.crop or self.flip or self.cutout or self.autoaugment)
+
     def __post_init__(self) -> None:
         """Refuse sizes that are no sizes."""
         for option in ("crop", "cutout"):

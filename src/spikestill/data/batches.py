@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ __all__ = ["Batches"]
 
 
 class Batches:
-    """An iterable of (images float32 ``[B, C, H, W]``, labels int64 ``[B]``), normalised.
+    """An iterable of (images float32 ``[B, C, H, W]``, labels int64 ``[B]``), normalised; see also :meth:`accompany`.
 
     Each iteration is the next epoch, also after one that was broken off. Order and augmentation of a batch depend only
     on seed, epoch and the batch's index, never on what ran before: a loader that continues from a ``state_dict`` gives
@@ -72,6 +72,7 @@ class Batches:
         # [N, H, W, C]: a moved pixel is then one row of memory.
         self._pixels = images.images.permute(0, 2, 3, 1).to(device).contiguous()
         self._labels = images.labels.to(device)
+        self._companions: Tensor | None = None
         self._epoch = 0
         self._position = 0
         self._resumed = False
@@ -82,7 +83,27 @@ class Batches:
             return len(self._labels) // self.batch_size
         return -(-len(self._labels) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    @property
+    def varies(self) -> bool:
+        """Whether the augmentation shows an image otherwise in every epoch."""
+        return self.augmentation is not None and self.augmentation.varies
+
+    def accompany(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Give every batch a third part: what ``function`` makes of its images, which is computed here, once for all.
+
+        Args:
+            function: from images ``[B, C, H, W]`` to values ``[B, ...]``, image by image.
+
+        Raises:
+            InputError: where the augmentation varies the images.
+        """
+        if self.varies:
+            raise InputError("what is augmented cannot be computed once for all epochs")
+        rows = torch.arange(len(self._labels), device=self._labels.device)
+        parts = [function(normalise(self._pixels[some], self._mean, self._std)) for some in rows.split(self.batch_size)]
+        self._companions = torch.cat(parts)
+
+    def __iter__(self) -> Iterator[Any]:
         """The next epoch; directly after ``load_state_dict``, the rest of the saved one."""
         # An epoch that was broken off counts as over; only a loaded state continues in the middle.
         if self._position and not self._resumed:
@@ -95,7 +116,9 @@ class Batches:
             # In the plain layout, which any network takes; what gains from channels-last asks for it. contiguous()
             # would leave images of one channel in strides that count as both, and convolutions choose the other.
             images = self._images(rows, epoch, index).clone(memory_format=torch.contiguous_format)
-            batch = images, self._labels[rows]
+            batch: tuple[Tensor, ...] = images, self._labels[rows]
+            if self._companions is not None:
+                batch = *batch, self._companions[rows]
             # Before the hand-over: a checkpoint written while this batch is in use continues with the next one, and
             # one written after the last batch with the next epoch.
             self._epoch, self._position = (epoch, index + 1) if index + 1 < len(self) else (epoch + 1, 0)

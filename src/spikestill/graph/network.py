@@ -23,7 +23,7 @@ __all__ = ["Gradient", "SpikingNetwork", "record"]
 
 Gradient = Literal["rate", "bptt"]
 
-_STEPS_AT_ONCE = 16
+_STEPS_AT_ONCE = 8
 """How many time steps are held in memory where they may be run some at a time; more would not make it faster."""
 
 
@@ -96,7 +96,7 @@ class SpikingNetwork(nn.Module):
     def record(self, images: Tensor, taps: Collection[str] = ()) -> Record:
         """Logits, and the firing rates at the named points, with the gradient of the network's mode.
 
-        Under rate gradients more than 16 steps are run some at a time, in memory that does not grow with T; but where a
+        Under rate gradients more than 8 steps are run some at a time, in memory that does not grow with T; but where a
         BatchNorm takes the statistics of its batch, which are those of all steps, a layer's whole sequence is held.
 
         Args:

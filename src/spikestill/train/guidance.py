@@ -56,7 +56,7 @@ def guided_learner(
         )
         for term in recipe.objectives
     ]
-    return DistillLearner(
+    learner = DistillLearner(
         student,
         recipe,
         objectives=terms,
@@ -64,6 +64,8 @@ def guided_learner(
         rescale=rescale,
         batches=batches,
     )
+    learner.remember_teacher()
+    return learner
 
 
 def _teacher(recipe: DistillRecipe, data: DataSet, ann: nn.Module | None) -> Teacher | None:

@@ -55,8 +55,14 @@ class Learner(lightning.LightningModule, ABC):
         self._layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
 
     @abstractmethod
-    def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The loss to minimise, the logits ``[B, K]`` and the unweighted loss terms, for one batch."""
+    def losses(self, images: Tensor, labels: Tensor, *known: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The loss to minimise, the logits ``[B, K]`` and the unweighted loss terms, for one batch.
+
+        Args:
+            images: ``[B, C, H, W]``.
+            labels: ``[B]``.
+            known: what accompanies the batch: the teacher's logits ``[B, K]``, where they are always the same.
+        """
 
     @property
     def trained(self) -> list[nn.Module]:
@@ -72,10 +78,10 @@ class Learner(lightning.LightningModule, ABC):
         """The context in which linear layers compute in ``precision``, from float32 weights."""
         return torch.autocast(self._totals.device.type, torch.bfloat16, enabled=precision == "bf16")
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, ...], index: int) -> Tensor:
         """One step's loss; Lightning differentiates it and steps the optimiser."""
-        images, labels = batch
-        loss, logits, terms = self.losses(images.contiguous(memory_format=self._layout), labels)
+        images, labels, *known = batch
+        loss, logits, terms = self.losses(images.contiguous(memory_format=self._layout), labels, *known)
         with torch.no_grad():
             figures = (loss.new_tensor(len(labels)), loss * len(labels), (logits.argmax(dim=1) == labels).sum())
             self._totals += torch.stack([*figures, *(term * len(labels) for term in terms)])
@@ -163,7 +169,9 @@ class AnnLearner(Learner):
         super().__init__(network, recipe, batches=batches)
         self._label_smoothing = recipe.label_smoothing
 
-    def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:  # noqa: D102
+    def losses(  # noqa: D102
+        self, images: Tensor, labels: Tensor, *known: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         with self.autocast(self.recipe.precision):
             logits = self.network(images).float()
         return functional.cross_entropy(logits, labels, label_smoothing=self._label_smoothing), logits, []
@@ -207,8 +215,20 @@ class DistillLearner(Learner):
     def trained(self) -> list[nn.Module]:  # noqa: D102
         return [self.network, self.objectives]
 
-    def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:  # noqa: D102
-        guidance = self._guidance(images, labels)
+    def remember_teacher(self) -> None:
+        """Ask the teacher once for its logits of all training images, if every epoch would ask for the same again."""
+        (teacher,) = self._teacher
+        looked_into = self._teacher_taps or self._teacher_gradients or isinstance(teacher, SpikingNetwork)
+        if teacher is None or looked_into or self.batches.varies:
+            return
+        self.batches.accompany(
+            lambda images: self._asked(teacher, images.contiguous(memory_format=self._layout)).logits
+        )
+
+    def losses(  # noqa: D102
+        self, images: Tensor, labels: Tensor, *known: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        guidance = Record(known[0]) if known else self._guidance(images, labels)
         for objective in self.objectives:
             cast(Objective, objective).progress = self.global_step / (self.recipe.epochs * len(self.batches))
         with self.autocast(self.recipe.precision):
@@ -217,11 +237,12 @@ class DistillLearner(Learner):
         total = torch.stack([weight * term for weight, term in zip(self._weights, terms, strict=True)]).sum()
         return total, record.logits, terms
 
-    @torch.no_grad()
     def _guidance(self, images: Tensor, labels: Tensor) -> Record | None:
         (teacher,) = self._teacher
-        if teacher is None:
-            return None
+        return None if teacher is None else self._asked(teacher, images, labels)
+
+    @torch.no_grad()
+    def _asked(self, teacher: Guide, images: Tensor, labels: Tensor | None = None) -> Record:
         if self._rescale is not None:
             images = images * self._rescale[0] + self._rescale[1]
         with self.autocast(self._teacher_precision):
