@@ -52,7 +52,7 @@ def test_another_recipe_is_another_row_and_an_ann_stands_under_the_last_step(tmp
     table = markdown(rows).splitlines()
     assert table[0] == "| method | seeds | t = 1 | t = 2 | spikes per neuron | training, minutes |"
     assert table[2] == "| ann vgg5 (ANN) | 0 |  | 95.00 |  | 1.0 |"
-    assert table[3] == "| blockwise vgg5, rate | 0 | 80.00 | 90.00 | 0.500 | 1.0 |"
+    assert table[3] == "| blockwise vgg5, rate (a) | 0 | 80.00 | 90.00 | 0.500 | 1.0 |"
 
 
 def with_operations(tmp_path: Path) -> list[str]:

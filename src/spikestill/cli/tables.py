@@ -10,14 +10,14 @@ __all__ = ["print_accuracy", "print_rows"]
 _MOST_COLUMNS = 6
 
 
-def print_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print one table; the first column is text, the others are figures."""
+def print_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> None:
+    """Print one table; the first ``texts`` columns are words, the others are figures."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table()
     for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+        table.add_column(name, justify="left" if index < texts else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     print(title)

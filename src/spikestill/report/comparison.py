@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spikestill.runs import Run
-from spikestill.types import InputError
+from spikestill.report.finished import repetitions, told_apart
+from spikestill.report.table import markdown_lines
 
-__all__ = ["Row", "comma_separated", "compare", "markdown"]
+__all__ = ["Row", "comma_separated", "compare", "header", "markdown", "round_steps", "spread", "steps_of"]
 
-_SEEDED = ("seed", "out", "device", "checkpoint_minutes", "teacher", "data_dir")
-"""Fields of a recipe in which repetitions of one experiment may differ."""
+_MOST_STEPS = 16
+_ROUND = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
 
 _OPTIONAL = {"SynOps, millions": "synaptic_operations", "peak memory, MiB": "peak_memory"}
 """Columns that a table has where one of its rows has them: the results of earlier versions do not."""
@@ -30,7 +29,8 @@ class Row:
     """The runs of one experiment.
 
     Attributes:
-        method: the recipe's name, with what sets it apart: the network, where it started, the gradient.
+        method: the recipe's name, with what sets it apart: the network, where it started, the gradient; and the
+            folder, where that is not enough.
         timesteps: T; None for an ANN.
         seeds: of its runs, sorted.
         accuracy: test accuracy at each number of time steps (an ANN's at 1), each run's in [0, 1].
@@ -55,7 +55,7 @@ class Row:
         """The row as text: method, seeds and figures, as mean ± standard deviation (the training time as its mean)."""
         shown = self.figures(steps)
         shown["training, minutes"] = (statistics.mean(shown["training, minutes"]),)
-        texts = [_spread(values, 1.0, _DIGITS.get(name, _DIGITS_OF_ACCURACY)) for name, values in shown.items()]
+        texts = [spread(values, 1.0, _DIGITS.get(name, _DIGITS_OF_ACCURACY)) for name, values in shown.items()]
         return [self.method, ", ".join(map(str, self.seeds)), *texts]
 
     def figures(self, steps: Sequence[int]) -> dict[str, tuple[float, ...]]:
@@ -76,24 +76,16 @@ def compare(folders: Iterable[str]) -> list[Row]:
     Raises:
         InputError: for a folder that holds no finished run, and for two runs of one experiment with one seed.
     """
-    grouped: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
-    for folder in folders:
-        run = Run.open(folder)
-        if not run.finished:
-            raise InputError(f"{folder} is not finished: spikestill --resume continues it")
-        recipe, result = run.read_yaml("recipe.yaml"), run.read_json("result.json")
-        same = {name: value for name, value in recipe.items() if name not in _SEEDED}
-        grouped.setdefault(json.dumps(same, sort_keys=True), []).append((recipe, result))
-    rows = [_row(runs) for runs in grouped.values()]
+    experiments = repetitions(folders)
+    rows = [_row([(run.recipe, run.result) for run in runs]) for runs in experiments]
+    names = told_apart([row.method for row in rows], [str(row.timesteps) for row in rows], experiments)
     present = tuple(name for name, field in _OPTIONAL.items() if any(getattr(row, field) for row in rows))
-    return [replace(row, optional=present) for row in rows]
+    return [replace(row, method=name, optional=present) for row, name in zip(rows, names, strict=True)]
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table in Markdown: accuracies in percent, mean ± standard deviation over the seeds."""
-    lines = [header(rows), *(row.cells(steps_of(rows)) for row in rows)]
-    rule = ["---"] + ["---:"] * (len(lines[0]) - 1)
-    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+    return markdown_lines(header(rows), [row.cells(steps_of(rows)) for row in rows])
 
 
 def comma_separated(rows: Sequence[Row]) -> str:
@@ -105,8 +97,8 @@ def comma_separated(rows: Sequence[Row]) -> str:
     table.writerow([*columns[:2], *of_figures])
     for row in rows:
         figures = row.figures(steps_of(rows)).values()
-        spread = (part for values in figures for part in _mean_and_deviation(values))
-        table.writerow([row.method, ", ".join(map(str, row.seeds)), *spread])
+        parts = (part for values in figures for part in _mean_and_deviation(values))
+        table.writerow([row.method, ", ".join(map(str, row.seeds)), *parts])
     return text.getvalue().rstrip("\n")
 
 
@@ -116,16 +108,20 @@ def header(rows: Sequence[Row]) -> list[str]:
 
 
 def steps_of(rows: Sequence[Row]) -> list[int]:
-    """Every number of time steps at which a row was read out."""
-    return sorted({step for row in rows if row.timesteps is not None for step in row.accuracy}) or [1]
+    """The numbers of time steps to show: every one at which a row was read out or, of many, round ones and each T."""
+    steps = sorted({step for row in rows if row.timesteps is not None for step in row.accuracy}) or [1]
+    return steps if len(steps) <= _MOST_STEPS else round_steps(steps, [row.timesteps or 1 for row in rows])
 
 
-def _row(runs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Row:
-    runs = sorted(runs, key=lambda run: run[1]["seed"])
+def round_steps(steps: Iterable[int], besides: Iterable[int]) -> list[int]:
+    """Of these numbers of time steps, 1, 2, 5, 10, 20, 50, ..., and those of ``besides``."""
+    kept = {*_ROUND, *besides}
+    return [step for step in steps if step in kept]
+
+
+def _row(runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Row:
     recipe, result = runs[0]
     seeds = tuple(result["seed"] for _, result in runs)
-    if len(set(seeds)) < len(seeds):
-        raise InputError(f"two runs of method {recipe['method']} have the same seed and recipe: name only one of them")
     timesteps = recipe.get("timesteps")
     if timesteps is None:
         name = f"{recipe['method']} {result['network']} (ANN)"
@@ -149,7 +145,8 @@ def _mean_and_deviation(values: Sequence[float]) -> tuple[str, str]:
     return mean, repr(statistics.stdev(values)) if len(values) > 1 else ""
 
 
-def _spread(values: Sequence[float], scale: float, digits: int) -> str:
+def spread(values: Sequence[float], scale: float, digits: int) -> str:
+    """Mean ± standard deviation of ``scale`` times the values, of several; one value as it is; nothing of none."""
     if not values:
         return ""
     mean = f"{scale * statistics.mean(values):.{digits}f}"

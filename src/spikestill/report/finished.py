@@ -1,0 +1,115 @@
+"""Finished runs as their folders tell them, and which of them are repetitions of one experiment."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from spikestill.runs import Run
+from spikestill.types import InputError
+
+__all__ = ["Finished", "repetitions", "told_apart"]
+
+_SEEDED = ("seed", "out", "device", "checkpoint_minutes", "data_dir")
+"""Fields of a recipe in which repetitions of one experiment may differ."""
+
+_NETWORKS = ("teacher", "source", "start")
+"""Fields that name the run of another network, which may differ likewise."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run.
+
+    Attributes:
+        folder: where it lies.
+        recipe: its ``recipe.yaml``.
+        result: its ``result.json``.
+    """
+
+    folder: Path
+    recipe: Mapping[str, Any]
+    result: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Finished:
+        """The run in this folder.
+
+        Raises:
+            InputError: when there is none, or it is not finished.
+        """
+        run = Run.open(folder)
+        if not run.finished:
+            raise InputError(f"{folder} is not finished: spikestill --resume continues it")
+        return cls(run.folder, run.read_yaml("recipe.yaml"), run.read_json("result.json"))
+
+    def other(self, name: Literal["teacher", "source", "start"]) -> Finished | None:
+        """The run that the recipe names in this field, where it is named or beside this one; None where it is not."""
+        named = self.recipe.get(name)
+        if not isinstance(named, str):
+            return None
+        places = (Path(named), self.folder.parent / Path(named).name)
+        there = (place for place in places if (place / "result.json").is_file())
+        return next((Finished.open(place) for place in there if place.resolve() != self.folder.resolve()), None)
+
+    def epochs(self) -> list[Mapping[str, float]]:
+        """The rows of ``metrics.csv``, one an epoch; none of a network that was not trained.
+
+        Raises:
+            InputError: when the file is missing or damaged.
+        """
+        if not self.recipe.get("epochs"):
+            return []
+        try:
+            rows = Run(self.folder).read_table("metrics.csv")
+            return [{name: float(cell) for name, cell in row.items()} for row in rows]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.folder / 'metrics.csv'} is damaged: {error}") from error
+
+    @property
+    def identity(self) -> str:
+        """What repetitions of one experiment have in common, of this run and of the networks it learned from."""
+        same = {name: value for name, value in self.recipe.items() if name not in (*_SEEDED, *_NETWORKS)}
+        for name in _NETWORKS:
+            other = self.other(name)  # type: ignore[arg-type]
+            # Of a network that is not there any more only is known that there was one.
+            same[name] = other.identity if other is not None else self.recipe.get(name) is not None
+        return json.dumps(same, sort_keys=True)
+
+
+def repetitions(folders: Iterable[str | Path]) -> list[tuple[Finished, ...]]:
+    """The runs in these folders, those of one experiment together, sorted by seed; experiments in the order named.
+
+    Raises:
+        InputError: for a folder that holds no finished run, and for two runs of one experiment with one seed.
+    """
+    grouped: dict[str, list[Finished]] = {}
+    for folder in folders:
+        run = Finished.open(folder)
+        grouped.setdefault(run.identity, []).append(run)
+    for runs in grouped.values():
+        seeds = [run.recipe["seed"] for run in runs]
+        if len(set(seeds)) < len(seeds):
+            method = runs[0].recipe["method"]
+            raise InputError(f"two runs of method {method} have the same seed and recipe: name only one of them")
+    return [tuple(sorted(runs, key=lambda run: int(run.recipe["seed"]))) for runs in grouped.values()]
+
+
+def told_apart(labels: Sequence[str], places: Sequence[str], experiments: Sequence[Sequence[Finished]]) -> list[str]:
+    """The labels, and with those that several experiments share in one place their folder's name without its seed.
+
+    Args:
+        labels: of each experiment.
+        places: of each, what else stands beside its label.
+        experiments: the runs of each.
+    """
+    count = Counter(zip(labels, places, strict=True))
+    return [
+        f"{label} ({re.sub(r'-s[0-9]+$', '', runs[0].folder.name)})" if count[label, place] > 1 else label
+        for label, place, runs in zip(labels, places, experiments, strict=True)
+    ]
