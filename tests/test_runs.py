@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -138,3 +140,34 @@ def test_the_environment_says_what_was_used() -> None:
 def test_the_environment_names_the_program_without_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["/somewhere/private/spikestill", "train", "ann"])
     assert environment()["command"] == ["spikestill", "train", "ann"]
+
+
+def test_a_fingerprint_is_that_of_the_weights_wherever_they_lie(tmp_path: Path) -> None:
+    one, two = finished_run(tmp_path / "one"), finished_run(tmp_path / "two")
+    assert one.fingerprint is not None
+    assert one.fingerprint == two.fingerprint
+    two.write_network("model", {"weight": torch.zeros(2, 3)}, {"model": "vgg5"})
+    assert one.fingerprint != two.fingerprint
+    assert Run(tmp_path / "absent").fingerprint is None
+
+
+def test_a_folder_is_held_by_one_alone_and_not_left_behind_empty(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    heard: list[str] = []
+
+    def second() -> None:
+        with run.held(lambda: heard.append("waiting")):
+            heard.append("second")
+
+    with run.held(lambda: heard.append("never")):
+        other = threading.Thread(target=second)
+        other.start()
+        while not heard:
+            time.sleep(0.01)
+        run.write_yaml("recipe.yaml", {"method": "ann"})
+        heard.append("first")
+    other.join()
+    assert heard == ["waiting", "first", "second"]
+    with Run(tmp_path / "empty").held(lambda: None):
+        assert (tmp_path / "empty").is_dir()
+    assert not (tmp_path / "empty").exists()

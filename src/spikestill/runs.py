@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -143,6 +144,49 @@ class Run:
     def checkpoints(self) -> Path:
         """Where the training's own checkpoints lie (for resuming; not needed to use the network)."""
         return self.folder / "checkpoints"
+
+    @property
+    def fingerprint(self) -> str | None:
+        """SHA-256 of the weights: what a run is, wherever it lies; None before they were written."""
+        path = self.folder / f"{self.kind}.safetensors"
+        if self.kind is None or not path.is_file():
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @contextlib.contextmanager
+    def held(self, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the folder for this process, so that two do not train one run; a process that ends lets it go.
+
+        Where the system knows no such locks (Windows, some network folders) nothing is held.
+
+        Args:
+            waiting: called once where another process holds it, before waiting for that.
+
+        Raises:
+            InputError: when the folder cannot be made.
+        """
+        if sys.platform == "win32":
+            yield
+            return
+        import fcntl
+
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError:
+                pass
+            yield
+        finally:
+            os.close(handle)
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()  # only where nothing was written into it
 
     def clear(self) -> None:
         """Remove an earlier run's files; anything else in the folder stays."""

@@ -7,6 +7,7 @@ import yaml
 
 from spikestill.data import Augmentation
 from spikestill.recipes import AnnRecipe, DistillRecipe, Objective, as_mapping, from_mapping, load, presets
+from spikestill.recipes.loading import differences, overlaid
 from spikestill.types import InputError
 
 OF_LASNN = ["lasnn", "hybrid", "conversion", "calibration", "diet-snn", "qcfs"]
@@ -112,6 +113,10 @@ def test_wrong_input_is_one_line(kind: type[AnnRecipe], source: str, words: list
         ("- 1", "must be a mapping"),
         ("epochs: !!python/object/apply:os.getcwd []", "not valid YAML"),
         ("epoch: 3", "unknown option 'epoch': did you mean 'epochs'"),
+        ("epochs: 3\noptimiser: {lr: 1}\nepochs: 4", r"mine\.yaml names epochs twice in one place"),
+        ("optimiser: 3", "option 'optimiser' must be a mapping of fields, not 3"),
+        ("optimiser: {lr: null}", "option 'optimiser.lr' must have a value"),
+        ("optimiser: {lr: 1, lr: 2}", r"mine\.yaml names lr twice in one place"),
     ],
 )
 def test_wrong_files_are_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -120,6 +125,35 @@ def test_wrong_files_are_one_line(tmp_path: Path, text: str, message: str) -> No
     with pytest.raises(InputError, match=message) as caught:
         load(AnnRecipe, path)
     assert "\n" not in str(caught.value)
+
+
+def test_anchors_are_not_names_that_come_twice(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: vgg5\noptimiser: &o {lr: 0.2}\nschedule: {warmup: 1}\nmodel_options: {a: *o, b: *o}\n")
+    assert load(AnnRecipe, path).optimiser.lr == 0.2
+
+
+def test_differences_leave_out_what_has_no_meaning_and_know_the_defaults() -> None:
+    recipe = load(DistillRecipe, "hybrid", ["--seed=3"])
+    stored = as_mapping(recipe)
+    assert differences(recipe, stored | {"out": "x", "device": "cuda", "checkpoint_minutes": 1.0}) == []
+    changed = stored | {"neuron": stored["neuron"] | {"leak": 0.5}, "seed": 4, "of a later version": 1}
+    assert differences(recipe, changed) == ["seed", "neuron"]
+    # What a recipe.yaml does not have was not known then: it had the default, which is not what hybrid says of stages.
+    older = {name: value for name, value in stored.items() if name not in ("max_pool", "stages")}
+    older["optimiser"] = {name: value for name, value in stored["optimiser"].items() if name != "nesterov"}
+    assert differences(recipe, older) == ["stages"]
+
+
+def test_overlaid_nests_what_the_schema_nests_and_replaces_the_rest() -> None:
+    fields = {"optimiser": {"lr": 1, "name": "sgd"}, "model_options": {"bias": False}, "epochs": 3}
+    over = {"optimiser": {"lr": 2}, "model_options": {"dropout": 0.2}}
+    assert overlaid(AnnRecipe, fields, over) == {
+        "optimiser": {"lr": 2, "name": "sgd"},
+        "model_options": {"dropout": 0.2},
+        "epochs": 3,
+    }
+    assert fields["optimiser"] == {"lr": 1, "name": "sgd"}
 
 
 def test_spike_distillation_needs_a_teacher_that_spikes() -> None:

@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"spikestill: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("spikestill: stopped; --resume continues from the last checkpoint", file=sys.stderr)
+        way_on = "the same command" if words[0] == "compare" else "--resume"
+        print(f"spikestill: stopped; {way_on} continues from the last checkpoint", file=sys.stderr)
         return 130
     return 0
 

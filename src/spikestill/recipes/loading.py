@@ -18,7 +18,22 @@ from spikestill.types import InputError, unknown_name
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-__all__ = ["as_mapping", "from_mapping", "load", "made", "parser", "read_source", "strange"]
+__all__ = [
+    "as_mapping",
+    "differences",
+    "fields_of",
+    "from_mapping",
+    "load",
+    "made",
+    "overlaid",
+    "parser",
+    "read_mapping",
+    "read_source",
+    "strange",
+]
+
+_WITHOUT_MEANING = ("out", "device", "checkpoint_minutes")
+"""Fields that a resume may change."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
@@ -39,22 +54,100 @@ def read_source(kind: type[Recipe], source: str | Path) -> dict[str, Any]:
     Raises:
         InputError: for a name that is no preset, an unreadable file, or a recipe of the other kind.
     """
-    known = presets()
-    path = known.get(str(source), Path(source))
-    if path.suffix not in (".yaml", ".yml"):
-        raise unknown_name("method", str(source), known)
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"the recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"the recipe {path} must be a mapping of fields")
+    fields = fields_of(source)
     if kind is AnnRecipe and "student" in fields:
         raise InputError(f"the recipe {source} names a student: it is one for `spikestill distill`")
     if kind is DistillRecipe and "model" in fields:
         raise InputError(f"the recipe {source} names a model: it is one for `spikestill train`")
+    return fields
+
+
+def fields_of(source: str | Path) -> dict[str, Any]:
+    """The fields that a preset (by name) or a YAML file (by path) sets, of whichever kind it is.
+
+    Raises:
+        InputError: for a name that is no preset, and for a file that cannot be read.
+    """
+    known = presets()
+    path = known.get(str(source), Path(source))
+    if path.suffix not in (".yaml", ".yml"):
+        raise unknown_name("method", str(source), known)
+    return read_mapping(path, "recipe")
+
+
+def read_mapping(path: Path, what: str) -> dict[str, Any]:
+    """The fields of a YAML file (safe loader).
+
+    Args:
+        path: of the file.
+        what: it holds, for the complaint.
+
+    Raises:
+        InputError: when it cannot be read, is not valid YAML, names a field twice, or is no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        fields = yaml.safe_load(text)
+        twice = list(_named_twice(yaml.compose(text, Loader=yaml.SafeLoader), set()))
+    except OSError as error:
+        raise InputError(f"cannot read the {what} {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"the {what} {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"the {what} {path} must be a mapping of fields")
+    if twice:
+        raise InputError(f"the {what} {path} names {', '.join(twice)} twice in one place")
+    return fields
+
+
+def _named_twice(node: yaml.Node | None, seen: set[int]) -> Iterator[str]:
+    """The keys that a mapping repeats, of which YAML keeps the last without a word; a shared node is looked at once."""
+    if node is None or id(node) in seen or isinstance(node, yaml.ScalarNode):
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        yield from sorted({key for key in keys if keys.count(key) > 1})
+    for entry in node.value:
+        for inner in entry if isinstance(entry, tuple) else (entry,):
+            yield from _named_twice(inner, seen)
+
+
+def overlaid(kind: type, fields: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``fields`` with those of ``over`` in place of them; what the schema nests is laid over entry by entry.
+
+    So ``{optimiser: {lr: 0.01}}`` leaves the optimiser's other entries, as ``--optimiser.lr 0.01`` does; free mappings,
+    such as ``model_options``, are replaced whole.
+    """
+    hints = get_type_hints(kind)
+    merged = dict(fields)
+    for name, value in over.items():
+        inner = hints.get(name)
+        if dataclasses.is_dataclass(inner) and isinstance(value, Mapping) and isinstance(merged.get(name), Mapping):
+            value = overlaid(cast(type, inner), merged[name], value)
+        merged[name] = value
+    return merged
+
+
+def differences(recipe: Recipe, stored: Mapping[str, Any]) -> list[str]:
+    """The fields in which a run's ``recipe.yaml`` says otherwise than ``recipe``.
+
+    Fields that do not touch the result's meaning (where it lies, the device, how often it is saved) do not count. What
+    an older version did not know yet had its default.
+    """
+    asked, known = as_mapping(recipe), _completed(type(recipe), stored)
+    return [name for name in asked if name not in _WITHOUT_MEANING and known[name] != asked[name]]
+
+
+def _completed(kind: type, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored fields with the defaults of those that are missing, nested ones included."""
+    hints, fields = get_type_hints(kind), {}
+    for field in dataclasses.fields(kind):
+        made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        default = dataclasses.asdict(made) if dataclasses.is_dataclass(made) and not isinstance(made, type) else made
+        value = stored.get(field.name, _plain(default))
+        nested = dataclasses.is_dataclass(hints[field.name]) and isinstance(value, Mapping)
+        fields[field.name] = _completed(hints[field.name], value) if nested else value
     return fields
 
 
@@ -83,6 +176,8 @@ def load(kind: type[AnyRecipe], source: str | Path | Mapping[str, Any], override
     except ArgumentError as error:
         raise InputError(one_line(error)) from error
     resolved = parsed.as_dict()
+    for complaint in strange(kind, resolved):
+        raise complaint
     if resolved["data"] == "digits" and not varied:
         # A mirrored 2 is no digit, and a shift of 4 pixels moves an 8 x 8 image out of sight.
         resolved["augmentation"] = {"crop": 1, "flip": False}
@@ -125,13 +220,18 @@ def made(hint: Any, value: Any) -> Any:
 
 
 def strange(kind: type, fields: Mapping[str, Any], prefix: str = "") -> Iterator[InputError]:
-    """A complaint for every field that ``kind`` does not have."""
+    """A complaint for every field that ``kind`` does not have, and for those that hold nothing or are not nested."""
     hints = get_type_hints(kind)
     for name, value in fields.items():
         if name not in hints:
             yield unknown_name("option", f"{prefix}{name}", [f"{prefix}{entry}" for entry in hints])
-        elif dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping):
-            yield from strange(cast(type, hints[name]), value, f"{prefix}{name}.")
+        elif dataclasses.is_dataclass(hints[name]):
+            if isinstance(value, Mapping):
+                yield from strange(cast(type, hints[name]), value, f"{prefix}{name}.")
+            else:
+                yield InputError(f"option '{prefix}{name}' must be a mapping of fields, not {value!r}")
+        elif value is None and type(None) not in get_args(hints[name]):
+            yield InputError(f"option '{prefix}{name}' must have a value")
 
 
 def _options(kind: type, prefix: str = "") -> Iterator[str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from spikestill.report.finished import repetitions, told_apart
-from spikestill.report.table import markdown_lines
+from spikestill.report.table import comma_separated_lines, markdown_lines
 
 __all__ = ["Row", "comma_separated", "compare", "header", "markdown", "round_steps", "spread", "steps_of"]
 
@@ -90,16 +88,14 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def comma_separated(rows: Sequence[Row]) -> str:
     """The table as CSV in full precision, with a column for each mean and each standard deviation."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
     columns = header(rows)
     of_figures = [f"{name} {kind}" for name in columns[2:] for kind in ("mean", "standard deviation")]
-    table.writerow([*columns[:2], *of_figures])
+    lines = [[*columns[:2], *of_figures]]
     for row in rows:
         figures = row.figures(steps_of(rows)).values()
         parts = (part for values in figures for part in _mean_and_deviation(values))
-        table.writerow([row.method, ", ".join(map(str, row.seeds)), *parts])
-    return text.getvalue().rstrip("\n")
+        lines.append([row.method, ", ".join(map(str, row.seeds)), *parts])
+    return comma_separated_lines(lines)
 
 
 def header(rows: Sequence[Row]) -> list[str]:

@@ -1,11 +1,13 @@
-"""One table, whatever it shows; and its Markdown."""
+"""One table, whatever it shows; as Markdown, and as comma-separated values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Table", "markdown_lines"]
+__all__ = ["Table", "comma_separated_lines", "markdown_lines"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,19 @@ class Table:
         """The table in Markdown, without its title."""
         return markdown_lines(self.header, self.rows, self.texts)
 
+    def comma_separated(self) -> str:
+        """The table as CSV, the cells as they are."""
+        return comma_separated_lines([self.header, *self.rows])
+
 
 def markdown_lines(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
     """Header and rows as a Markdown table; all columns but the first ``texts`` are aligned to the right."""
     rule = ["---" if index < texts else "---:" for index in range(len(header))]
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *rows))
+
+
+def comma_separated_lines(lines: Iterable[Sequence[str]]) -> str:
+    """Lines of cells as CSV, without a line break at the end."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue().rstrip("\n")

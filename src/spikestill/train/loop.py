@@ -18,6 +18,7 @@ from spikestill import runs
 from spikestill.data import Batches, DataSet
 from spikestill.graph import SpikingNetwork
 from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription, Recipe, as_mapping
+from spikestill.recipes.loading import differences
 from spikestill.runs import Run
 from spikestill.train.callbacks import (
     AtomicCheckpoints,
@@ -33,9 +34,6 @@ from spikestill.train.measuring import measure
 from spikestill.types import InputError
 
 __all__ = ["execute"]
-
-_FREE_TO_CHANGE = ("out", "device", "checkpoint_minutes")
-"""Fields that a resume may change: they do not touch the result's meaning."""
 
 
 def execute(
@@ -85,8 +83,7 @@ def execute(
 
 
 def _refuse_other_recipe(run: Run, recipe: Recipe) -> None:
-    stored, asked = run.read_yaml("recipe.yaml"), as_mapping(recipe)
-    other = [name for name in asked if name not in _FREE_TO_CHANGE and stored.get(name) != asked[name]]
+    other = differences(recipe, run.read_yaml("recipe.yaml"))
     if other:
         raise InputError(f"cannot resume {run.folder}: it was started with other values of {', '.join(other)}")
 

@@ -1,0 +1,115 @@
+"""The runs of an experiment file: those that are finished are kept, the others trained, each after what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from spikestill.recipes import as_mapping
+from spikestill.recipes.experiment import Experiment, PlannedRun
+from spikestill.recipes.loading import differences
+from spikestill.runs import Run
+from spikestill.train.api import train
+from spikestill.types import InputError
+
+__all__ = ["carry_out", "refuse_other_runs", "unfinished"]
+
+_NETWORKS = ("teacher", "source", "start")
+"""Fields that name the run of another network."""
+
+
+def carry_out(experiment: Experiment) -> None:
+    """Train what is not finished, and say how far it is.
+
+    An interrupted run goes on where it was. Several processes may work on one experiment: each run is trained by one of
+    them, while the others that come to it wait.
+
+    Raises:
+        InputError: before anything runs, for a folder that holds another run or other files; later, with the run's
+            name, for whatever its training refuses.
+    """
+    refuse_other_runs(experiment.runs)
+    runs = experiment.in_order()
+    for number, planned in enumerate(runs, start=1):
+        where = f"run {number} of {len(runs)}: {planned.folder}"
+        run = Run(Path(planned.folder))
+        if run.finished:
+            print(f"{where} is finished", flush=True)
+            continue
+        with run.held(lambda where=where: print(f"{where} is being trained by another process", flush=True)):  # type: ignore[misc]
+            if run.finished:
+                continue
+            begun = (run.folder / "recipe.yaml").exists()
+            print(f"{where}{' goes on' if begun else ''}", flush=True)
+            try:
+                train(planned.recipe, resume=begun)
+            except InputError as error:
+                raise InputError(f"{planned.name}, seed {planned.recipe.seed}: {error}") from error
+
+
+def unfinished(experiment: Experiment) -> list[PlannedRun]:
+    """The runs of the experiment's table that are not finished.
+
+    Raises:
+        InputError: for a finished run that the file does not describe.
+    """
+    finished = {planned.folder for planned in experiment.runs if Run(Path(planned.folder)).finished}
+    refuse_other_runs([planned for planned in experiment.runs if planned.folder in finished])
+    return [planned for planned in experiment.shown if planned.folder not in finished]
+
+
+def refuse_other_runs(runs: Iterable[PlannedRun]) -> None:
+    """Compare what lies in the folders with what the file says.
+
+    Of a finished run, the place of its data and of the networks that it learned from does not count: data count as the
+    same where format and last folder are, networks where their weights are, or where one of the two is not there to be
+    compared. An interrupted run goes on only with the very same fields.
+
+    Raises:
+        InputError: naming the runs that were made otherwise, and the fields in which they differ.
+    """
+    found: dict[str, list[str]] = {}
+    for planned in runs:
+        run = Run.refuse_used(planned.folder, resume=True)
+        if not (run.folder / "recipe.yaml").exists():
+            continue
+        stored = run.read_yaml("recipe.yaml")
+        other = differences(planned.recipe, stored)
+        if run.finished:
+            other = list(_meaningful(other, as_mapping(planned.recipe), stored, run))
+        if other:
+            found.setdefault(", ".join(other), []).append(planned.folder)
+    if found:
+        complaints = [f"{_few(folders)} made with other values of {fields}" for fields, folders in found.items()]
+        raise InputError("; ".join(complaints) + ": change the file back, remove the runs, or choose another --out")
+
+
+def _few(folders: Sequence[str]) -> str:
+    return f"{folders[0]} was" if len(folders) == 1 else f"{folders[0]} and {len(folders) - 1} more were"
+
+
+def _meaningful(names: list[str], asked: Mapping[str, Any], stored: Mapping[str, Any], run: Run) -> Iterator[str]:
+    """Of fields that differ, those that say more than where something lies."""
+    for name in names:
+        here, there = asked[name], stored.get(name)
+        moved = name == "data_dir"
+        if isinstance(here, str) and isinstance(there, str):
+            if name == "data":
+                moved = _without_place(here) == _without_place(there)
+            elif name in _NETWORKS:
+                weights = {_fingerprint(here, run), _fingerprint(there, run)}
+                moved = ":" not in here + there and (len(weights) == 1 or None in weights)
+        if not moved:
+            yield name
+
+
+def _without_place(data: str) -> tuple[str, str]:
+    """``parquet:/somewhere/cifar10`` as its format and its last folder."""
+    kind, _, path = data.partition(":")
+    return kind, PurePath(path).name
+
+
+def _fingerprint(network: str, run: Run) -> str | None:
+    """That of the weights in a run folder, or in a folder of that name beside ``run``, if it was moved with it."""
+    return Run(Path(network)).fingerprint or Run(run.folder.parent / Path(network).name).fingerprint
