@@ -12,9 +12,14 @@ import pytest
 import torch
 
 from spikestill.cli import main
-from spikestill.report import compare, markdown
+from spikestill.report import compare
+from spikestill.report.layouts import laid_out
 from spikestill.runs import Run
 from spikestill.types import InputError
+
+
+def markdown(folders: list[str]) -> str:
+    return laid_out("plain", folders).markdown()
 
 
 def finished(folder: Path, seed: int, accuracy: float, more: dict[str, float] | None = None, **changed: Any) -> str:
@@ -49,7 +54,7 @@ def test_another_recipe_is_another_row_and_an_ann_stands_under_the_last_step(tmp
     ]
     rows = compare(runs)
     assert [row.timesteps for row in rows] == [None, 2, 2]
-    table = markdown(rows).splitlines()
+    table = markdown(runs).splitlines()
     assert table[0] == "| method | seeds | t = 1 | t = 2 | spikes per neuron | training, minutes |"
     assert table[2] == "| ann vgg5 (ANN) | 0 |  | 95.00 |  | 1.0 |"
     assert table[3] == "| blockwise vgg5, rate (a) | 0 | 80.00 | 90.00 | 0.500 | 1.0 |"
@@ -67,19 +72,19 @@ def with_operations(tmp_path: Path) -> list[str]:
 
 def test_operations_and_memory_are_columns_where_a_result_has_them(tmp_path: Path) -> None:
     runs = with_operations(tmp_path)
-    head, _, new, earlier = markdown(compare(runs)).splitlines()
+    head, _, new, earlier = markdown(runs).splitlines()
     columns = "spikes per neuron | SynOps, millions | training, minutes | peak memory, MiB |"
     assert head == f"| method | seeds | t = 1 | t = 2 | {columns}"
     assert new.endswith("| 0.500 ± 0.000 | 2.000 ± 0.707 | 1.0 | 450 ± 71 |")
     assert earlier.endswith("| 0.500 |  | 1.0 |  |")
-    assert "SynOps" not in markdown(compare(runs[2:]))
+    assert "SynOps" not in markdown(runs[2:])
 
 
 def test_as_comma_separated_values_the_table_is_exact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = with_operations(tmp_path)
     assert main(["compare", *runs, "--csv"]) == 0
     new, earlier = csv.DictReader(capsys.readouterr().out.splitlines())
-    assert (new["method"], new["seeds"]) == ("blockwise vgg5, rate", "0, 1")
+    assert (new["method"], new["seeds"]) == ("blockwise vgg5, rate (0)", "0, 1")
     assert float(new["t = 2 mean"]) == 90
     assert float(new["t = 1 mean"]) == statistics.mean([100 * (0.9 - 0.1)] * 2)
     assert float(new["SynOps, millions mean"]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from spikestill.cli import main
 from spikestill.report.layouts import LAYOUTS, laid_out
 from spikestill.report.systems import system
 from spikestill.runs import Run
@@ -282,3 +284,11 @@ def test_markdown_aligns_words_left_and_figures_right(tmp_path: Path) -> None:
     text = laid_out("table-3", [student(tmp_path / "a", LASNN, 0.6)]).markdown().splitlines()
     assert text[1] == "| --- | --- | --- | ---: | ---: |"
     assert text[2] == "| cifar10 | vgg5 | T = 100, poisson, bptt |  | 60.00 |"
+
+
+def test_every_layout_is_comma_separated_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = student(tmp_path / "a", LASNN, 0.6)
+    assert main(["compare", folder, "--layout", "table-3", "--csv"]) == 0
+    assert list(csv.reader(capsys.readouterr().out.splitlines()))[1] == [
+        *("cifar10", "vgg5", "T = 100, poisson, bptt", "", "60.00")
+    ]

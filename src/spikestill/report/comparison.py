@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from spikestill.report.finished import repetitions, told_apart
-from spikestill.report.table import comma_separated_lines, markdown_lines
+from spikestill.report.table import comma_separated_lines
 
-__all__ = ["Row", "comma_separated", "compare", "header", "markdown", "round_steps", "spread", "steps_of"]
+__all__ = ["Row", "comma_separated", "compare", "header", "round_steps", "spread", "steps_of"]
 
 _MOST_STEPS = 16
 _ROUND = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
@@ -79,11 +79,6 @@ def compare(folders: Iterable[str]) -> list[Row]:
     names = told_apart([row.method for row in rows], [str(row.timesteps) for row in rows], experiments)
     present = tuple(name for name, field in _OPTIONAL.items() if any(getattr(row, field) for row in rows))
     return [replace(row, method=name, optional=present) for row, name in zip(rows, names, strict=True)]
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """The table in Markdown: accuracies in percent, mean ± standard deviation over the seeds."""
-    return markdown_lines(header(rows), [row.cells(steps_of(rows)) for row in rows])
 
 
 def comma_separated(rows: Sequence[Row]) -> str:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Table", "comma_separated_lines", "markdown_lines"]
+__all__ = ["Table", "comma_separated_lines"]
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,13 @@ class Table:
     texts: int = 1
 
     def markdown(self) -> str:
-        """The table in Markdown, without its title."""
-        return markdown_lines(self.header, self.rows, self.texts)
+        """The table in Markdown, without its title; all columns but those of words are aligned to the right."""
+        rule = ["---" if index < self.texts else "---:" for index in range(len(self.header))]
+        return "\n".join("| " + " | ".join(line) + " |" for line in (self.header, rule, *self.rows))
 
     def comma_separated(self) -> str:
         """The table as CSV, the cells as they are."""
         return comma_separated_lines([self.header, *self.rows])
-
-
-def markdown_lines(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """Header and rows as a Markdown table; all columns but the first ``texts`` are aligned to the right."""
-    rule = ["---" if index < texts else "---:" for index in range(len(header))]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *rows))
 
 
 def comma_separated_lines(lines: Iterable[Sequence[str]]) -> str:
