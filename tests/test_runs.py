@@ -156,10 +156,14 @@ def test_a_folder_is_held_by_one_alone_and_not_left_behind_empty(tmp_path: Path)
     heard: list[str] = []
 
     def second() -> None:
-        with run.held(lambda: heard.append("waiting")):
+        with run.held(wait=False) as free:
+            heard.append("free" if free else "held")
+        with run.held(wait=True) as free:
+            assert free
             heard.append("second")
 
-    with run.held(lambda: heard.append("never")):
+    with run.held(wait=False) as free:
+        assert free
         other = threading.Thread(target=second)
         other.start()
         while not heard:
@@ -167,7 +171,7 @@ def test_a_folder_is_held_by_one_alone_and_not_left_behind_empty(tmp_path: Path)
         run.write_yaml("recipe.yaml", {"method": "ann"})
         heard.append("first")
     other.join()
-    assert heard == ["waiting", "first", "second"]
-    with Run(tmp_path / "empty").held(lambda: None):
+    assert heard == ["held", "first", "second"]
+    with Run(tmp_path / "empty").held(wait=True):
         assert (tmp_path / "empty").is_dir()
     assert not (tmp_path / "empty").exists()

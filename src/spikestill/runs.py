@@ -155,38 +155,42 @@ class Run:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     @contextlib.contextmanager
-    def held(self, waiting: Callable[[], None]) -> Iterator[None]:
+    def held(self, *, wait: bool) -> Iterator[bool]:
         """Hold the folder for this process, so that two do not train one run; a process that ends lets it go.
 
         Where the system knows no such locks (Windows, some network folders) nothing is held.
 
         Args:
-            waiting: called once where another process holds it, before waiting for that.
+            wait: for another process that holds it, to let it go.
+
+        Yields:
+            Whether no other process holds it.
 
         Raises:
             InputError: when the folder cannot be made.
         """
         if sys.platform == "win32":
-            yield
+            yield True
             return
         import fcntl
 
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.folder, os.O_RDONLY)
+        free = True
         try:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                waiting()
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                free = False
             except OSError:
                 pass
-            yield
+            yield free
         finally:
             os.close(handle)
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()  # only where nothing was written into it
+            if free:
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()  # only where nothing was written into it
 
     def clear(self) -> None:
         """Remove an earlier run's files; anything else in the folder stays."""

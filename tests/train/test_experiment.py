@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,31 @@ def test_a_run_that_another_process_trains_is_waited_for(copied: Path, capsys: p
     carry_out(planned(copied))
     later.join()
     assert f"run 1 of 3: {run.folder} is being trained by another process\n" in capsys.readouterr().out
+
+
+def test_a_run_that_another_process_trains_is_left_to_it_while_there_is_other_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = planned(tmp_path)
+    carry_out(experiment)
+    first, second = (Run(tmp_path / "runs" / f"logits-s{seed}") for seed in (0, 1))
+    result = first.read_json("result.json")
+    (first.folder / "result.json").unlink()
+    (second.folder / "result.json").unlink()
+    other = os.open(first.folder, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+
+    def finish() -> None:
+        while not second.finished:
+            time.sleep(0.01)
+        first.write_json("result.json", result)
+        os.close(other)
+
+    later = threading.Thread(target=finish)
+    later.start()
+    carry_out(experiment)
+    later.join()
+    assert f"run 2 of 3: {first.folder} is being trained by another process" in capsys.readouterr().out
 
 
 def test_a_stage_is_a_run_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,8 +22,8 @@ _NETWORKS = ("teacher", "source", "start")
 def carry_out(experiment: Experiment) -> None:
     """Train what is not finished, and say how far it is.
 
-    An interrupted run goes on where it was. Several processes may work on one experiment: each run is trained by one of
-    them, while the others that come to it wait.
+    An interrupted run goes on where it was. Several processes may work on one experiment: what another trains is left
+    to it, and waited for when nothing else is left to do.
 
     Raises:
         InputError: before anything runs, for a folder that holds another run or other files; later, with the run's
@@ -31,21 +31,42 @@ def carry_out(experiment: Experiment) -> None:
     """
     refuse_other_runs(experiment.runs)
     runs = experiment.in_order()
-    for number, planned in enumerate(runs, start=1):
-        where = f"run {number} of {len(runs)}: {planned.folder}"
-        run = Run(Path(planned.folder))
+    labels = {
+        planned.folder: f"run {number} of {len(runs)}: {planned.folder}" for number, planned in enumerate(runs, 1)
+    }
+    for planned in runs:
+        if _is_finished(planned.folder):
+            print(f"{labels[planned.folder]} is finished", flush=True)
+    left = [planned for planned in runs if not _is_finished(planned.folder)]
+    while left:
+        others = [planned for planned in left if not _made(planned, labels[planned.folder], wait=False)]
+        if len(others) == len(left):
+            print(f"{labels[left[0].folder]} is being trained by another process", flush=True)
+            _made(left[0], labels[left[0].folder], wait=True)
+        left = others
+
+
+def _made(planned: PlannedRun, label: str, *, wait: bool) -> bool:
+    """Train a run if it is not finished; whether it is now. One that needs another that is not finished has to wait."""
+    if not all(map(_is_finished, planned.needs)):
+        return False
+    run = Run(Path(planned.folder))
+    with run.held(wait=wait) as free:
+        if not free:
+            return False
         if run.finished:
-            print(f"{where} is finished", flush=True)
-            continue
-        with run.held(lambda where=where: print(f"{where} is being trained by another process", flush=True)):  # type: ignore[misc]
-            if run.finished:
-                continue
-            begun = (run.folder / "recipe.yaml").exists()
-            print(f"{where}{' goes on' if begun else ''}", flush=True)
-            try:
-                train(planned.recipe, resume=begun)
-            except InputError as error:
-                raise InputError(f"{planned.name}, seed {planned.recipe.seed}: {error}") from error
+            return True
+        begun = (run.folder / "recipe.yaml").exists()
+        print(f"{label}{' goes on' if begun else ''}", flush=True)
+        try:
+            train(planned.recipe, resume=begun)
+        except InputError as error:
+            raise InputError(f"{planned.name}, seed {planned.recipe.seed}: {error}") from error
+        return True
+
+
+def _is_finished(folder: str) -> bool:
+    return Run(Path(folder)).finished
 
 
 def unfinished(experiment: Experiment) -> list[PlannedRun]:
@@ -54,7 +75,7 @@ def unfinished(experiment: Experiment) -> list[PlannedRun]:
     Raises:
         InputError: for a finished run that the file does not describe.
     """
-    finished = {planned.folder for planned in experiment.runs if Run(Path(planned.folder)).finished}
+    finished = {planned.folder for planned in experiment.runs if _is_finished(planned.folder)}
     refuse_other_runs([planned for planned in experiment.runs if planned.folder in finished])
     return [planned for planned in experiment.shown if planned.folder not in finished]
 
