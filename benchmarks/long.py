@@ -1,7 +1,8 @@
-"""``python -m benchmarks.long``: peak memory and time of a training step over many time steps, without BatchNorm.
+"""``python -m benchmarks.long``: peak memory and time of many time steps, in a training step and in evaluation.
 
-LaSNN's kind of network (VGG5, no bias, no BatchNorm, average pooling) under Poisson input: where no BatchNorm takes the
-statistics of its batch, rate gradients run some time steps at a time. Each figure is that of a fresh process.
+LaSNN's kind of network (VGG5, no bias, no BatchNorm) under Poisson input: where no BatchNorm takes the statistics of
+its batch, rate gradients run some time steps at a time, as evaluation always does. Each figure is that of a fresh
+process.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ import time
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 import spikestill as ss
 from benchmarks.comparison import ALLOCATION
 from benchmarks.measure import peak_memory
+from spikestill.analysis import evaluate
 from spikestill.cli.tables import print_rows
+from spikestill.graph import SpikingNetwork
+from spikestill.graph.network import Gradient
 
 SHAPE, BATCH = (3, 32, 32), 16
 
@@ -27,11 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table, one row a number of time steps."""
     parser = argparse.ArgumentParser("python -m benchmarks.long", description=__doc__)
     parser.add_argument("--timesteps", type=int, nargs="+", default=[16, 32, 64, 128])
+    parser.add_argument("--evaluation", type=int, nargs="+", default=[25, 2500], help="numbers of time steps")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one is not None:
         what, gradient, timesteps = options.one
-        print(_step(what, gradient, int(timesteps)))
+        print(_evaluation(int(timesteps)) if gradient == "none" else _step(what, gradient, int(timesteps)))
         return
     rows = []
     for timesteps in options.timesteps:
@@ -42,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.append(cells)
     print(f"VGG5 without BatchNorm, batch {BATCH}, float32, {torch.get_num_threads()} threads")
     print_rows("a training step", ("T", "rate MiB", "rate ms", "bptt MiB", "bptt ms"), rows)
+    rows = [[str(steps), f"{_asked('memory', 'none', steps) / 2**20:.0f}"] for steps in options.evaluation]
+    print_rows("evaluation, spikes and operations counted", ("T", "MiB"), rows)
 
 
 def _asked(what: str, gradient: str, timesteps: int) -> float:
@@ -50,14 +58,26 @@ def _asked(what: str, gradient: str, timesteps: int) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
-def _step(what: str, gradient: str, timesteps: int) -> float:
-    """Of the second step the bytes at its peak beyond those before, or the seconds."""
+def _network(timesteps: int, gradient: Gradient) -> tuple[SpikingNetwork, Tensor, Tensor]:
+    """The network, and a batch of images ``[B, C, H, W]`` and labels ``[B]``."""
     torch.manual_seed(0)
     ann = ss.models.create("vgg5", batch_norm=False, bias=False)
     encoder = ss.Poisson(seed=0)
-    net = ss.to_spiking(ann, input_shape=SHAPE, timesteps=timesteps, gradient=gradient, encoder=encoder)  # type: ignore[arg-type]
+    net = ss.to_spiking(ann, input_shape=SHAPE, timesteps=timesteps, gradient=gradient, encoder=encoder)
+    return net, torch.rand(BATCH, *SHAPE) * 2 - 1, torch.randint(0, 10, (BATCH,))
+
+
+def _evaluation(timesteps: int) -> float:
+    """The bytes at the peak of an evaluation beyond those before it; another one, of few steps, comes first."""
+    net, images, labels = _network(timesteps, "rate")
+    evaluate(net, [(images, labels)], timesteps=(16,))
+    return peak_memory(lambda: evaluate(net, [(images, labels)]), "cpu")
+
+
+def _step(what: str, gradient: Gradient, timesteps: int) -> float:
+    """Of the second step the bytes at its peak beyond those before, or the seconds."""
+    net, images, labels = _network(timesteps, gradient)
     net.train()
-    images, labels = torch.rand(BATCH, *SHAPE) * 2 - 1, torch.randint(0, 10, (BATCH,))
 
     def step() -> None:
         net.zero_grad()
