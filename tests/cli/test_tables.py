@@ -2,7 +2,24 @@ from __future__ import annotations
 
 import pytest
 
-from spikestill.cli.tables import print_accuracy
+from spikestill.cli.tables import print_accuracy, print_rows
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_figures_are_never_broken_up(
+    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("NO_COLOR", "1")
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    name, figures = "a method of several long words", [f"{index}1.00 ± 1.41" for index in range(1, 8)]
+    print_rows("title", ("method", *(f"t = {index}" for index in range(1, 7)), "peak memory, MiB"), [(name, *figures)])
+    out = capsys.readouterr().out
+    assert all(figure in out for figure in figures)
+    assert (name in out) == (not terminal)
+    assert "peak memory" not in out
+    assert "memory," in out
 
 
 @pytest.mark.parametrize(

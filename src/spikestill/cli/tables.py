@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = ["print_accuracy", "print_rows"]
 
 _MOST_COLUMNS = 6
+_LONGEST_NAME = 9
+_LONGEST_LINE = 1000
 
 
 def print_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> None:
-    """Print one table; the first ``texts`` columns are words, the others are figures."""
+    """Print one table; the first ``texts`` columns are words, the others are figures, which are never broken up.
+
+    A terminal's width is kept as far as words can be folded; what is no terminal has lines of any length.
+    """
     from rich.console import Console
     from rich.table import Table
 
     table = Table()
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index < texts else "right", overflow="fold")
+    for index, (name, *cells) in enumerate(zip(header, *rows, strict=True)):
+        if index < texts:
+            table.add_column(name, min_width=_longest(word for cell in (name, *cells) for word in cell.split()))
+        else:
+            lines = _in_lines(name)
+            longest = _longest([*lines.splitlines(), *cells])
+            table.add_column(lines, justify="right", no_wrap=True, min_width=longest)
     for row in rows:
         table.add_row(*row)
+    console = Console()
+    wanted = table.__rich_measure__(console, console.options.update(width=_LONGEST_LINE))
+    width = max(console.width, wanted.minimum) if console.is_terminal else wanted.maximum
     print(title)
-    Console().print(table)
+    Console(width=width).print(table)
+
+
+def _longest(parts: Iterable[str]) -> int:
+    return max(map(len, parts), default=0)
+
+
+def _in_lines(name: str) -> str:
+    """A long name of a column, a word a line."""
+    return name.replace(" ", "\n") if len(name) > _LONGEST_NAME else name
 
 
 def print_accuracy(title: str, figures: Mapping[str, Any], prefix: str = "") -> None:
