@@ -10,7 +10,7 @@ from spikestill.recipes import AnnRecipe, DistillRecipe, Objective, as_mapping, 
 from spikestill.recipes.loading import differences, overlaid
 from spikestill.types import InputError
 
-OF_LASNN = ["lasnn", "hybrid", "conversion", "calibration", "diet-snn", "qcfs"]
+OF_LASNN = ["lasnn", "hybrid", "hybrid-distillation", "conversion", "calibration", "diet-snn", "qcfs"]
 OF_BLOCKWISE = ["labels-only", "label-distillation", "rate-bp", "blockwise"]
 
 
@@ -20,7 +20,7 @@ def test_the_presets_that_convert_have_stages_for_all_they_need(name: str) -> No
     source, teacher = recipe.stage("source"), recipe.stage("teacher")
     assert source is not None
     assert (recipe.method, source.model, source.model_options) == (name, recipe.student, recipe.model_options)
-    assert (teacher is not None) == (name == "lasnn")
+    assert (teacher is not None) == (name in ("lasnn", "hybrid-distillation"))
     assert (recipe.epochs == 0) == (name in ("conversion", "calibration", "qcfs"))
     for other in (["--encoder.name=direct"], ["--gradient=rate"]):
         assert load(DistillRecipe, name, other).stage("source") is not None

@@ -28,6 +28,7 @@ FLOORS: dict[str, tuple[str, list[str], float]] = {
     "hybrid": ("hybrid", ["--timesteps=40", "--epochs=2"], 0.8),
     "hybrid under rate gradients": ("hybrid", ["--timesteps=40", "--epochs=2", "--gradient=rate"], 0.8),
     "hybrid with direct input": ("hybrid", ["--timesteps=20", "--epochs=2", "--encoder.name=direct"], 0.8),
+    "hybrid distillation": ("hybrid-distillation", ["--timesteps=40", "--epochs=2", "--gradient=rate"], 0.8),
     "lasnn": ("lasnn", ["--timesteps=40", "--epochs=2"], 0.8),
     "lasnn, gradient attention": ("lasnn", ["--timesteps=40", "--epochs=2", GRADIENT_ATTENTION], 0.8),
     "lasnn under rate gradients": ("lasnn", ["--timesteps=40", "--epochs=2", "--gradient=rate"], 0.8),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from spikestill.cli.signature import call
@@ -39,4 +40,4 @@ def _summary(name: str) -> str:
     """The first sentence of a preset's comment."""
     lines = presets()[name].read_text(encoding="utf-8").splitlines()
     comment = " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
-    return comment.split(". ")[0].rstrip(".")
+    return re.split(r"(?<!et al)\. ", comment, maxsplit=1)[0].rstrip(".")
