@@ -280,6 +280,18 @@ def test_a_teacher_that_was_moved_together_with_its_student_is_found_beside_it(t
     assert laid_out("table-4", [run]).header[-1] == "vgg9 (90.00)"
 
 
+def test_lasnn_on_normalised_maps_has_a_column_of_its_own(tmp_path: Path) -> None:
+    runs = [student(tmp_path / name, LASNN, 0.5) for name in ("printed", "normalised")]
+    run = Run(Path(runs[1]))
+    recipe = run.read_yaml("recipe.yaml")
+    recipe["objectives"][1]["options"] = {"normalise": True}
+    run.write_yaml("recipe.yaml", recipe)
+    kinds = ("LaSNN", "LaSNN (normalised maps)")
+    assert laid_out("table-3", runs).header[4:] == kinds
+    assert [row[1] for row in laid_out("table-1", runs).rows] == list(kinds)
+    assert [row[3] for row in laid_out("attention", runs).rows] == ["activation", "activation, normalised"]
+
+
 def test_markdown_aligns_words_left_and_figures_right(tmp_path: Path) -> None:
     text = laid_out("table-3", [student(tmp_path / "a", LASNN, 0.6)]).markdown().splitlines()
     assert text[1] == "| --- | --- | --- | ---: | ---: |"

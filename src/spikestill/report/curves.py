@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from spikestill.report.comparison import spread
-from spikestill.report.systems import Measured
+from spikestill.report.systems import LASNN, Measured
 from spikestill.report.table import Table
 
 __all__ = ["attention", "encodings", "layer_wise", "layers"]
 
 _OVER_SEEDS = "mean ± standard deviation over the seeds"
-_ATTENTION = {"LaSNN": "activation", "LaSNN (gradient attention)": "gradient"}
+_ATTENTION = {LASNN[0]: "activation", LASNN[1]: "activation, normalised", "LaSNN (gradient attention)": "gradient"}
 
 
 def layer_wise(found: Sequence[Measured]) -> Table:
@@ -20,7 +20,7 @@ def layer_wise(found: Sequence[Measured]) -> Table:
 
     The converted network, without either, stands at epoch 0.
     """
-    shown = [entry for entry in found if entry.system in ("LaSNN", "hybrid", "conversion")]
+    shown = [entry for entry in found if entry.system in (*LASNN, "hybrid", "conversion")]
     curves = [_curve(entry) for entry in shown]
     epochs = sorted({epoch for curve in curves for epoch in curve})
     rows = tuple((str(epoch), *(curve.get(epoch, "") for curve in curves)) for epoch in epochs)

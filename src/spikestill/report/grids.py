@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from spikestill.report.systems import Measured
+from spikestill.report.systems import LASNN, Measured
 from spikestill.report.table import Table
 from spikestill.types import InputError
 
@@ -12,7 +12,6 @@ __all__ = ["depth", "table_1", "table_2", "table_3", "table_4"]
 
 _ACCURACY = "test accuracy in percent, mean ± standard deviation over the seeds"
 _CONVERSIONS = ("conversion", "calibration", "QCFS")
-_LASNN = "LaSNN"
 
 Columns = Sequence[tuple[str, Callable[[Measured], bool]]]
 """Each column's name, and which experiments stand in it."""
@@ -24,10 +23,10 @@ def table_1(found: Sequence[Measured]) -> Table:
     A conversion is read out at every step, so that one run gives several rows: 1, 2, 5, 10, ..., the last, and where it
     first reaches the accuracy of a LaSNN of the same architecture and data.
     """
-    lasnn = [entry for entry in found if entry.system == _LASNN]
+    lasnn = [entry for entry in found if entry.system in LASNN]
     rows = []
     for entry in found:
-        if entry.system not in (*_CONVERSIONS, _LASNN):
+        if entry.system not in (*_CONVERSIONS, *LASNN):
             continue
         same = [other for other in lasnn if _student(other) == _student(entry)]
         steps = {entry.timesteps}
@@ -60,7 +59,7 @@ def table_4(found: Sequence[Measured]) -> Table:
     training: both have a column.
     """
     columns = [(name, _is(name)) for name in ("conversion", "hybrid")]
-    return _by_setting(found, [*columns, *((name, _taught_by(name)) for name in _teachers(found))], with_ann=True)
+    return _by_setting(found, [*columns, *_lasnn(found, by_teacher=True)], with_ann=True)
 
 
 def depth(found: Sequence[Measured]) -> Table:
@@ -152,20 +151,29 @@ def _both(holds: Callable[[Measured], bool], setting: str) -> Callable[[Measured
     return lambda entry: holds(entry) and entry.setting == setting
 
 
-def _lasnn(found: Sequence[Measured]) -> list[tuple[str, Callable[[Measured], bool]]]:
-    """The column of LaSNN; with several teachers, one for each."""
-    teachers = _teachers(found)
-    if len(teachers) < 2:
-        return [(_LASNN, _is(_LASNN))]
-    return [(f"{_LASNN}, {name}", _taught_by(name)) for name in teachers]
+def _lasnn(found: Sequence[Measured], *, by_teacher: bool = False) -> list[tuple[str, Callable[[Measured], bool]]]:
+    """The columns of LaSNN, one for each of its kinds and teachers.
 
+    Args:
+        found: all experiments.
+        by_teacher: name the columns by their teachers, where there is one kind; otherwise teachers are named where
+            there are several.
+    """
+    entries = [entry for entry in found if entry.system in LASNN]
+    if not entries:
+        return [] if by_teacher else [(LASNN[0], _is(LASNN[0]))]
+    kinds = dict.fromkeys((entry.system, _teacher(entry)) for entry in entries)
+    several_systems, several_teachers = (len(set(names)) > 1 for names in zip(*kinds, strict=True))
 
-def _teachers(found: Sequence[Measured]) -> list[str]:
-    return list(dict.fromkeys(_teacher(entry) for entry in found if entry.system == _LASNN))
+    def name(system: str, teacher: str) -> str:
+        if not (by_teacher or several_teachers):
+            return system
+        return teacher if by_teacher and not several_systems else f"{system}, {teacher}"
 
+    def holds(system: str, teacher: str) -> Callable[[Measured], bool]:
+        return lambda entry: entry.system == system and _teacher(entry) == teacher
 
-def _taught_by(teacher: str) -> Callable[[Measured], bool]:
-    return lambda entry: entry.system == _LASNN and _teacher(entry) == teacher
+    return [(name(*kind), holds(*kind)) for kind in kinds]
 
 
 def _student(entry: Measured) -> tuple[str, str]:

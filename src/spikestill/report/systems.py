@@ -10,7 +10,10 @@ from typing import Any, Literal
 from spikestill.report.comparison import round_steps, spread
 from spikestill.report.finished import Finished, repetitions, told_apart
 
-__all__ = ["Measured", "measured", "system"]
+__all__ = ["LASNN", "Measured", "measured", "system"]
+
+LASNN = ("LaSNN", "LaSNN (normalised maps)")
+"""LaSNN by activation attention, as printed and on maps of length 1."""
 
 _UNTRAINED = {"calibrate": "calibration", "quantise": "QCFS"}
 """Conversions with names of their own; any other is a conversion."""
@@ -19,7 +22,7 @@ _GUIDES = (
     ("spikes", "spike distillation"),
     ("blockwise", "block-wise"),
     ("gradient-attention", "LaSNN (gradient attention)"),
-    ("activation-attention", "LaSNN"),
+    ("activation-attention", LASNN[0]),
     ("logits", "label distillation"),
 )
 """By objective, the system it makes; the first that a recipe has says which."""
@@ -33,8 +36,9 @@ def system(recipe: Mapping[str, Any]) -> str:
     converted = start not in ("random", "teacher-weights")
     if converted and not recipe.get("epochs"):
         return _UNTRAINED.get(start, "conversion")
-    objectives = {term["name"] for term in recipe.get("objectives", ())}
-    return next((name for objective, name in _GUIDES if objective in objectives), "hybrid" if converted else "labels")
+    objectives = {term["name"]: term.get("options", {}) for term in recipe.get("objectives", ())}
+    name = next((name for objective, name in _GUIDES if objective in objectives), "hybrid" if converted else "labels")
+    return LASNN[1] if name == LASNN[0] and objectives["activation-attention"].get("normalise") else name
 
 
 @dataclass(frozen=True)
