@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from spikestill.graph import SpikingNetwork
 from spikestill.graph.network import Gradient
 
 SHAPE, BATCH = (3, 32, 32), 16
+_REPETITIONS = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,7 +77,7 @@ def _evaluation(timesteps: int) -> float:
 
 
 def _step(what: str, gradient: Gradient, timesteps: int) -> float:
-    """Of the second step the bytes at its peak beyond those before, or the seconds."""
+    """Of one step the bytes at its peak beyond those before, or the seconds, the median of several; one comes first."""
     net, images, labels = _network(timesteps, gradient)
     net.train()
 
@@ -86,9 +88,12 @@ def _step(what: str, gradient: Gradient, timesteps: int) -> float:
     step()
     if what == "memory":
         return peak_memory(step, "cpu")
-    began = time.perf_counter()
-    step()
-    return time.perf_counter() - began
+    seconds = []
+    for _ in range(_REPETITIONS):
+        began = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def test_figures_are_never_broken_up(
     out = capsys.readouterr().out
     assert all(figure in out for figure in figures)
     assert (name in out) == (not terminal)
-    assert "peak memory" not in out
+    assert ("peak memory, MiB" in out) == (not terminal)
     assert "memory," in out
 
 

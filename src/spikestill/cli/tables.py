@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.measure import Measurement
+    from rich.table import Table
 
 __all__ = ["print_accuracy", "print_rows"]
 
@@ -15,9 +19,22 @@ _LONGEST_LINE = 1000
 def print_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> None:
     """Print one table; the first ``texts`` columns are words, the others are figures, which are never broken up.
 
-    A terminal's width is kept as far as words can be folded; what is no terminal has lines of any length.
+    Where a terminal is too narrow, names of columns are broken into lines, then words are folded; what is no terminal
+    has lines of any length.
     """
     from rich.console import Console
+
+    console = Console()
+    table, width = _table(header, rows, texts), _LONGEST_LINE
+    if console.is_terminal:
+        if _widths(table).maximum > console.width:
+            table = _table([*header[:texts], *map(_in_lines, header[texts:])], rows, texts)
+        width = max(console.width, _widths(table).minimum)
+    print(title)
+    Console(width=width).print(table)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> Table:
     from rich.table import Table
 
     table = Table()
@@ -25,16 +42,19 @@ def print_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]],
         if index < texts:
             table.add_column(name, min_width=_longest(word for cell in (name, *cells) for word in cell.split()))
         else:
-            lines = _in_lines(name)
-            longest = _longest([*lines.splitlines(), *cells])
-            table.add_column(lines, justify="right", no_wrap=True, min_width=longest)
+            longest = _longest([*name.splitlines(), *cells])
+            table.add_column(name, justify="right", no_wrap=True, min_width=longest)
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    wanted = table.__rich_measure__(console, console.options.update(width=_LONGEST_LINE))
-    width = max(console.width, wanted.minimum) if console.is_terminal else wanted.maximum
-    print(title)
-    Console(width=width).print(table)
+    return table
+
+
+def _widths(table: Table) -> Measurement:
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console(width=_LONGEST_LINE)
+    return Measurement.get(console, console.options, table)
 
 
 def _longest(parts: Iterable[str]) -> int:
