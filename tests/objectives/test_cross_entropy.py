@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import spikestill as ss
-from spikestill.objectives import CrossEntropy, create
+from spikestill.objectives import CrossEntropy, Objective, create
 from spikestill.types import InputError, Record
 
 
@@ -28,13 +28,20 @@ def test_smoothing_outside_its_range_is_refused(smoothing: float) -> None:
         CrossEntropy(smoothing)
 
 
-def test_the_sum_of_the_read_outs_is_t_times_their_mean() -> None:
+def of_seven_steps(read_out: object) -> Objective:
     ann = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3))
     student = ss.to_spiking(ann, input_shape=(1, 3, 3), timesteps=7)
-    made = create("cross-entropy", student=student, teacher=None, input_shape=(1, 3, 3), read_out="sum")
+    return create("cross-entropy", student=student, teacher=None, input_shape=(1, 3, 3), read_out=read_out)
+
+
+@pytest.mark.parametrize(("read_out", "factor"), [("mean", 1), ("sum", 7), (2.5, 2.5), (3, 3)])
+def test_the_read_out_is_a_multiple_of_the_mean(read_out: str | float, factor: float) -> None:
     logits, labels = torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
-    torch.testing.assert_close(
-        made(Record(logits), None, labels), torch.nn.functional.cross_entropy(7 * logits, labels)
-    )
-    with pytest.raises(InputError, match="read_out must be 'mean' or 'sum', not 'max'"):
-        create("cross-entropy", student=student, teacher=None, input_shape=(1, 3, 3), read_out="max")
+    expected = torch.nn.functional.cross_entropy(factor * logits, labels)
+    torch.testing.assert_close(of_seven_steps(read_out)(Record(logits), None, labels), expected)
+
+
+@pytest.mark.parametrize("read_out", ["max", 0.0, -1, float("inf"), float("nan"), True, None])
+def test_no_other_read_out_is_taken(read_out: object) -> None:
+    with pytest.raises(InputError, match="read_out must be 'mean', 'sum' or a positive factor, not"):
+        of_seven_steps(read_out)

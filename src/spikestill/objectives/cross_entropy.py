@@ -38,7 +38,7 @@ class CrossEntropy(Objective):
         teacher: fx.GraphModule | None,
         input_shape: tuple[int, ...],
         label_smoothing: float = 0.0,
-        read_out: Literal["mean", "sum"] = "mean",
+        read_out: Literal["mean", "sum"] | float = "mean",
     ) -> Self:
         """The objective for a student.
 
@@ -48,13 +48,16 @@ class CrossEntropy(Objective):
             input_shape: not used.
             label_smoothing: as above.
             read_out: what the softmax is taken of: the mean of the read-outs over the time steps, or their sum, the
-                accumulated potential of LaSNN's eq. 3 and 4.
+                accumulated potential of LaSNN's eq. 3 and 4, or this many times their mean: the sum over many steps of
+                a converted network is far surer than its ANN.
 
         Raises:
             InputError: for options outside their range.
         """
+        if isinstance(read_out, int | float) and not isinstance(read_out, bool) and 0 < read_out < float("inf"):
+            return cls(label_smoothing, float(read_out))
         if read_out not in ("mean", "sum"):
-            raise InputError(f"cross-entropy: read_out must be 'mean' or 'sum', not {read_out!r}")
+            raise InputError(f"cross-entropy: read_out must be 'mean', 'sum' or a positive factor, not {read_out!r}")
         return cls(label_smoothing, student.timesteps if read_out == "sum" else 1.0)
 
     def forward(self, student: Record, teacher: Record | None, labels: Tensor) -> Tensor:  # noqa: D102
