@@ -12,7 +12,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 
 import spikestill as ss
 from benchmarks.comparison import ALLOCATION
-from benchmarks.measure import peak_memory
+from benchmarks.measure import interleaved, peak_memory
 from spikestill.analysis import evaluate
 from spikestill.cli.tables import print_rows
 from spikestill.graph import SpikingNetwork
@@ -88,12 +87,8 @@ def _step(what: str, gradient: Gradient, timesteps: int) -> float:
     step()
     if what == "memory":
         return peak_memory(step, "cpu")
-    seconds = []
-    for _ in range(_REPETITIONS):
-        began = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+    times = interleaved({"step": step}, "cpu", seconds=0, least=_REPETITIONS, most=_REPETITIONS)
+    return statistics.median(times["step"])
 
 
 if __name__ == "__main__":

@@ -67,8 +67,9 @@ def evaluate(
             images += len(labels)
     if images == 0:
         raise InputError("there are no images to measure on")
-    spikes = {name: float(counts.sum()) for name, counts in firing.neurons().items()}
-    neurons = {name: counts.numel() for name, counts in firing.neurons().items()}
+    fired = firing.neurons()
+    spikes = {name: float(counts.sum()) for name, counts in fired.items()}
+    neurons = {name: counts.numel() for name, counts in fired.items()}
     return Evaluation(
         accuracy={t: int(hits) / images for t, hits in zip(wanted, correct, strict=True)},
         spikes_per_neuron=sum(spikes.values()) / (images * max(sum(neurons.values()), 1)),

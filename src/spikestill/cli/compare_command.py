@@ -90,10 +90,10 @@ def _experiment(words: Sequence[str], named: Sequence[str]) -> tuple[list[str], 
     seeds = value_of(words, "--seeds")
     if seeds is not None:
         experiment = experiment.only(_seeds(seeds))
+    missing: list[str] = []
     if "--no_train" not in words:
         carry_out(experiment)
-    missing = [planned.folder for planned in unfinished(experiment)]
-    if missing:
+    elif missing := [planned.folder for planned in unfinished(experiment)]:
         print(f"spikestill: not finished: {', '.join(missing)}", file=sys.stderr)
     folders = [planned.folder for planned in experiment.shown if planned.folder not in missing]
     if not folders:

@@ -173,19 +173,11 @@ def _wrong_references(entry: Entry, by_name: Mapping[str, Entry]) -> Iterator[st
         missing = sorted(set(entry.seeds) - set(other.seeds))
         if missing and len(other.seeds) > 1:
             yield f"{entry.name}: its {field} '{name}' has no seed {', '.join(map(str, missing))}"
-        if isinstance(other.recipe, DistillRecipe) and not (field == "teacher" and _learns_from_spikes(entry.recipe)):
+        may_spike = field == "teacher" and isinstance(entry.recipe, DistillRecipe) and entry.recipe.learns_from_spikes
+        if isinstance(other.recipe, DistillRecipe) and not may_spike:
             yield f"{entry.name}: its {field} '{name}' is a spiking network: name the run of an ANN"
     if entry.name in _reachable(entry, by_name):
         yield f"{entry.name}: needs itself, by way of {', '.join(sorted(_reachable(entry, by_name)))}"
-
-
-def _learns_from_spikes(recipe: Recipe) -> bool:
-    """Whether an objective of this recipe can learn from a spiking network."""
-    from spikestill.objectives import Objective
-
-    kinds = {kind.name: kind for kind in Objective.__subclasses__()}
-    terms = recipe.objectives if isinstance(recipe, DistillRecipe) else ()
-    return any(kinds[term.name].needs_teacher and "snn" in kinds[term.name].teachers for term in terms)
 
 
 def _reachable(entry: Entry, by_name: Mapping[str, Entry]) -> set[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spikestill.types import unknown_name
 
-__all__ = ["KINDS", "names", "needs_teacher", "presets", "unknown"]
+__all__ = ["KINDS", "learns_from_spikes", "names", "needs_teacher", "presets", "unknown"]
 
 KINDS = ("methods", "models", "datasets", "objectives", "encoders", "neurons")
 """What :func:`names` knows, in the words of ``spikestill list``."""
@@ -71,6 +71,14 @@ def needs_teacher(objective: str) -> bool:
     from spikestill.objectives import Objective
 
     return any(kind.needs_teacher for kind in Objective.__subclasses__() if kind.name == objective)
+
+
+def learns_from_spikes(objective: str) -> bool:
+    """Whether the objective of this name can learn from a spiking network; False for a name that is none."""
+    from spikestill.objectives import Objective
+
+    kinds = [kind for kind in Objective.__subclasses__() if kind.name == objective]
+    return any(kind.needs_teacher and "snn" in kind.teachers for kind in kinds)
 
 
 def _is_known(name: str, known: Iterable[str]) -> bool:

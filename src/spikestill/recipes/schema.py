@@ -266,6 +266,13 @@ class DistillRecipe(Recipe):
             guided.append(f"initialise: {self.initialise}")
         return tuple(guided)
 
+    @property
+    def learns_from_spikes(self) -> bool:
+        """Whether an objective can learn from a spiking network, so that the teacher may be one."""
+        from spikestill.recipes.names import learns_from_spikes
+
+        return any(learns_from_spikes(term.name) for term in self.objectives)
+
     def stage(self, name: Literal["teacher", "source"]) -> AnnRecipe | None:
         """The training of a stage; None where there is nothing to train, or a run of it is given."""
         from spikestill.recipes.loading import from_mapping

@@ -73,13 +73,7 @@ def _teacher(recipe: DistillRecipe, data: DataSet, ann: nn.Module | None) -> Tea
         return Teacher(ann, data.mean, data.std)
     if recipe.teacher is None:
         return None
-    return find_teacher(recipe.teacher, data, may_spike=any("snn" in kind for kind in _teachers_of(recipe)))
-
-
-def _teachers_of(recipe: DistillRecipe) -> list[tuple[str, ...]]:
-    """The kinds of teacher that each of the guided objectives can learn from."""
-    kinds = {kind.name: kind for kind in objectives.Objective.__subclasses__()}
-    return [kinds[term.name].teachers for term in recipe.objectives if kinds[term.name].needs_teacher]
+    return find_teacher(recipe.teacher, data, may_spike=recipe.learns_from_spikes)
 
 
 def _frozen(network: nn.Module, data: DataSet) -> objectives.Guide:
