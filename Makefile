@@ -30,7 +30,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) with the versions of constraints.txt: once, about two minutes"
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[dev,export,report,peers]'
+	  --constraint constraints.txt --editable '.[dev,events,export,report,peers]'
 	@touch $@
 
 demo: $(INSTALLED)  ## teacher and three spiking students on real handwriting, a few minutes on two cores

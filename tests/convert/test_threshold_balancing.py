@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import spikestill as ss
 from spikestill.convert import values
 from spikestill.graph import SpikingNetwork
-from tests.convert.networks import images, pair
+from tests.convert.networks import ALL, images, pair
 
 STEPS = 40
 
@@ -82,6 +82,28 @@ def test_factor_scales_all_thresholds_of_the_whole_one_and_biases_follow() -> No
     one, other = whole.body.state_dict(), scaled.body.state_dict()
     torch.testing.assert_close(other["7.bias"], one["7.bias"] / 0.7**3)
     assert all(torch.equal(one[key], other[key]) for key in one if "weight" in key)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.7])
+def test_the_read_out_alone_brings_the_logits_to_the_scale_of_the_ann(factor: float) -> None:
+    ann, inputs = without_bias(), images()
+    given = converted(ann, inputs, factor=factor, ann_logits=True)
+    before = converted(ann, inputs, factor=factor)
+    one, other = given.body.state_dict(), before.body.state_dict()
+    assert [key for key in one if not torch.equal(one[key], other[key])] == ["7.weight", "7.bias"]
+    product = float(np.prod(thresholds(given)))
+    torch.testing.assert_close(given(inputs), before(inputs) * product)
+    torch.testing.assert_close(one["7.bias"], ann[7].bias)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_logits_on_the_scale_of_the_ann_approach_its_own(name: str) -> None:
+    ann, snn = pair(name)
+    inputs = images()
+    ss.convert(snn, ann, [inputs], timesteps=STEPS, ann_logits=True)
+    with torch.no_grad():
+        wanted = ann(inputs)
+        torch.testing.assert_close(snn.eval().unroll(inputs, 1500).mean(0), wanted, atol=0.02 * wanted.std(), rtol=0)
 
 
 def test_more_steps_only_raise_a_threshold_as_long_as_those_before_it_are_the_same() -> None:

@@ -24,13 +24,13 @@ def balance_thresholds(
     factor: float = 1.0,
     layers: Literal["all", "stem"] = "all",
     align: bool = True,
+    ann_logits: bool = False,
 ) -> None:
     """Threshold balancing (Sengupta et al. 2019, Rathi et al. 2020; methods 8).
 
     For one neuron layer after another, the spiking network up to it is driven with the encoded calibration images for
     T_b steps, and the largest current becomes its threshold. Weights stay untouched; biases are divided by the scale of
-    the signal that their layer reads, the product of the thresholds up to there. The logits are the ANN's divided by
-    that product. An activation that saturates (ReLU6) bounds the threshold too.
+    the signal that their layer reads, the product of the thresholds up to there. An activation that saturates (ReLU6) bounds the threshold too.
 
     Args:
         work: the conversion; its graph is changed.
@@ -60,7 +60,8 @@ def balance_thresholds(
             work.neuron(name).set_threshold(thresholds[name] * factor)
         return current * work.neuron(name).threshold.item()
 
-    rescale(work.body, set_threshold, input_scale=work.input_scale, align=align)
+    output = 1.0 if ann_logits else None
+    rescale(work.body, set_threshold, input_scale=work.input_scale, output=output, align=align)
 
 
 def _balanced(
