@@ -65,11 +65,29 @@ def test_the_objective_compares_the_spikes_that_the_read_outs_would_give() -> No
     assert (ours.grad < 0).all()
 
 
+def test_under_rate_gradients_the_mean_drives_the_output_neurons() -> None:
+    student = spiking(gradient="rate")
+    made = create("spikes", student=student, teacher=spiking(), input_shape=(1, 3, 3), window=2, threshold=0.5)
+    theirs = torch.tensor([[0.5, 0.2, -1.0], [0.5, 0.2, -1.0], [0.0, 0.2, 3.0], [0.0, 0.0, 0.0]]).unsqueeze(1)
+    mean = torch.tensor([[0.25, 0.0, 0.125]], requires_grad=True)
+    # Spikes by hand: at 0.25 a step two, then none, then one; the teacher's are two, one and two.
+    loss = made(Record(mean), Record(theirs.mean(0), steps=theirs), torch.tensor([0]))
+    assert loss.item() == 2
+    loss.backward()
+    assert mean.grad is not None
+    assert mean.grad[0, 0] == 0
+    assert (mean.grad[0, 1:] < 0).all()
+    record = student.train().record(torch.rand(2, 1, 3, 3))
+    assert record.steps is None
+    made(record, spiking().record(torch.rand(2, 1, 3, 3)), torch.tensor([0, 1])).backward()
+    assert all(parameter.grad is not None for parameter in student.body.parameters())
+
+
 @pytest.mark.parametrize(
     ("student", "teacher", "options", "message"),
     [
-        (spiking(gradient="rate"), spiking(), {}, "it needs gradient: bptt"),
         (spiking(), spiking(5), {}, "as many time steps as the student, 4, not 5"),
+        (spiking(), spiking(), {"threshold": 0.0}, "threshold must be positive and finite, not 0.0"),
         (spiking(), spiking(), {"window": 5}, "window must lie in 1 to 4, not 5"),
         (spiking(), spiking().body, {}, "objective spikes needs a spiking network as its teacher, not an ANN"),
         (spiking(), None, {}, "objective spikes needs a teacher"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ class Spikes(Objective):
     """The distance of the output spikes from those of a spiking teacher, window by window.
 
     Our read-outs do not spike: here they drive one more layer of neurons, without leak and with soft reset, and its
-    spikes are compared (ours).
+    spikes are compared (ours). Under rate gradients no gradient reaches a single step: the student's output neurons are
+    then driven by the mean of its read-outs at every step, and the one window is all T.
 
     Args:
         window: length of a window in time steps, from 1 to T.
@@ -31,7 +32,7 @@ class Spikes(Objective):
 
     def __init__(self, window: int = 5, threshold: float = 1.0) -> None:
         super().__init__()
-        self.window, self.output = window, IF(threshold)
+        self.window, self.threshold, self.output = window, threshold, IF(1.0)
 
     @classmethod
     def build(  # type: ignore[override]
@@ -45,23 +46,23 @@ class Spikes(Objective):
         """The objective for a pair of spiking networks.
 
         Args:
-            student: trained through time.
+            student: the spiking network.
             teacher: of as many time steps.
             input_shape: not used.
             window: as above.
             threshold: as above.
 
         Raises:
-            InputError: for other numbers of time steps, rate gradients, and options outside their range.
+            InputError: for other numbers of time steps, and options outside their range.
         """
         assert isinstance(teacher, SpikingNetwork)
-        if student.gradient == "rate":
-            raise InputError("objective spikes compares single time steps: it needs gradient: bptt")
         if teacher.timesteps != student.timesteps:
             raise InputError(
                 f"objective spikes needs a teacher of as many time steps as the student, {student.timesteps}, "
                 f"not {teacher.timesteps}"
             )
+        if not 0 < threshold < float("inf"):
+            raise InputError(f"objective spikes: threshold must be positive and finite, not {threshold}")
         if not 1 <= window <= student.timesteps:
             raise InputError(f"objective spikes: window must lie in 1 to {student.timesteps}, not {window}")
         return cls(window, threshold)
@@ -69,9 +70,15 @@ class Spikes(Objective):
     def forward(self, student: Record, teacher: Record | None, labels: Tensor) -> Tensor:  # noqa: D102
         assert teacher is not None
         assert teacher.steps is not None
-        assert student.steps is not None
-        theirs, ours = self.output(teacher.steps.float()), self.output(student.steps.float())
-        return windowed_distance(theirs, ours, self.window)
+        if student.steps is None:
+            read_outs, window = student.logits.expand_as(teacher.steps), len(teacher.steps)
+        else:
+            read_outs, window = student.steps, self.window
+        return windowed_distance(self._spikes(teacher.steps), self._spikes(read_outs), window)
+
+    def _spikes(self, read_outs: Tensor) -> Tensor:
+        # In units of the threshold, so that the surrogate gradient is as wide as the threshold is high.
+        return cast(Tensor, self.output(read_outs.float() / self.threshold))
 
 
 def windowed_distance(teacher: Tensor, student: Tensor, window: int) -> Tensor:
