@@ -104,6 +104,20 @@ def test_a_resume_gives_the_same_bits(
         assert expected | {"seconds": ""} == got | {"seconds": ""}
 
 
+def test_a_resume_goes_on_with_an_encoders_own_generator(
+    student_recipe: StudentMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeded = {"encoder": {"name": "poisson", "options": {"seed": 3}}}
+    whole = train(student_recipe(out=str(tmp_path / "whole"), **seeded))
+    recipe = student_recipe(out=str(tmp_path / "broken"), checkpoint_minutes=1e-9, **seeded)
+    with monkeypatch.context() as patch:
+        kill_after(patch, 3)
+        with pytest.raises(KilledError):
+            train(recipe)
+    resumed = train(recipe, resume=True)
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+
+
 def test_a_resume_from_the_end_of_an_epoch_gives_the_same_bits(
     ann_recipe: AnnMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

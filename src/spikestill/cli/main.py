@@ -18,6 +18,7 @@ COMMANDS = {
     "distill": "train a spiking student, guided by an ANN or alone",
     "convert": "turn a run's ANN into a spiking network without training it",
     "evaluate": "measure a run's network: accuracy per time step, spikes",
+    "verify": "hold a run's result against its files, its data and a new measurement",
     "compare": "one table over several runs, mean and spread over their seeds",
     "check": "what in a model becomes spiking, what is rewritten, what is refused",
     "list": "names of methods, models, data sets, objectives, encoders, neurons",

@@ -30,7 +30,8 @@ def balance_thresholds(
 
     For one neuron layer after another, the spiking network up to it is driven with the encoded calibration images for
     T_b steps, and the largest current becomes its threshold. Weights stay untouched; biases are divided by the scale of
-    the signal that their layer reads, the product of the thresholds up to there. An activation that saturates (ReLU6) bounds the threshold too.
+    the signal that their layer reads, the product of the thresholds up to there. An activation that saturates (ReLU6)
+    bounds the threshold too.
 
     Args:
         work: the conversion; its graph is changed.
@@ -42,6 +43,8 @@ def balance_thresholds(
             networks; the others keep the threshold they have.
         align: put a factor where signals of different scales meet (a residual sum); False adds them up as they are, as
             the published codes do.
+        ann_logits: give the read-out's weights the product of the thresholds before it, so that the logits are the
+            ANN's; False leaves these weights untouched too, and the logits divided by that product.
 
     Raises:
         InputError: for an option out of its range, and for a layer that no calibration image drives.

@@ -52,16 +52,28 @@ class Poisson(Encoder):
             raise InputError(f"Poisson: scale must be positive, not {scale}")
         self.scale, self.signed, self.seed = scale, signed, seed
         self._generator: torch.Generator | None = None
+        self._begins_at: Tensor | None = None
 
     def forward(self, batch: Tensor, timesteps: int) -> Tensor:  # noqa: D102
         values = batch / self.scale
         return poisson_spikes(values if self.signed else values.clamp(min=0), timesteps, self._source(batch.device))
+
+    @property
+    def random_state(self) -> Tensor | None:
+        """Where the encoder's own generator is, uint8; None where it has none or has drawn nothing. It can be set."""
+        return self._begins_at if self._generator is None else self._generator.get_state()
+
+    @random_state.setter
+    def random_state(self, state: Tensor | None) -> None:
+        self._generator, self._begins_at = None, state
 
     def _source(self, device: torch.device) -> torch.Generator | None:
         if self.seed is None:
             return None
         if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device).manual_seed(self.seed)
+            if self._begins_at is not None:
+                self._generator.set_state(self._begins_at.cpu())
         return self._generator
 
 

@@ -2,5 +2,6 @@
 
 from spikestill.train.api import distill, train
 from spikestill.train.measuring import evaluate
+from spikestill.train.verifying import verify
 
-__all__ = ["distill", "evaluate", "train"]
+__all__ = ["distill", "evaluate", "train", "verify"]

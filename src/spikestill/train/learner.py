@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from spikestill.data import Batches
 from spikestill.graph import SpikingNetwork
 from spikestill.graph import record as record_of
+from spikestill.nn import Poisson
 from spikestill.objectives import Guide, Objective
 from spikestill.recipes import AnnRecipe, DistillRecipe, Recipe
 from spikestill.train.optimisation import make_optimiser, make_schedule
@@ -68,6 +69,11 @@ class Learner(lightning.LightningModule, ABC):
     def trained(self) -> list[nn.Module]:
         """The modules whose parameters are optimised."""
         return [self.network]
+
+    @property
+    def _encoder(self) -> Poisson | None:
+        """The encoder that draws spikes, if there is one."""
+        return next((module for module in self.network.modules() if isinstance(module, Poisson)), None)
 
     @property
     def kept(self) -> nn.Module:
@@ -150,6 +156,7 @@ class Learner(lightning.LightningModule, ABC):
         checkpoint["batches"] = self.batches.state_dict()
         checkpoint["totals"] = self._totals.cpu()
         checkpoint["random"] = torch.get_rng_state()
+        checkpoint["encoder_random"] = self._encoder.random_state if self._encoder else None
         if self._totals.is_cuda:
             checkpoint["random_cuda"] = torch.cuda.get_rng_state(self._totals.device)
 
@@ -158,6 +165,8 @@ class Learner(lightning.LightningModule, ABC):
         self.batches.load_state_dict(checkpoint["batches"])
         self._totals.copy_(checkpoint["totals"])
         torch.set_rng_state(checkpoint["random"].cpu())
+        if self._encoder:
+            self._encoder.random_state = checkpoint["encoder_random"]
         if "random_cuda" in checkpoint and self._totals.is_cuda:
             torch.cuda.set_rng_state(checkpoint["random_cuda"].cpu(), self._totals.device)
 

@@ -30,7 +30,7 @@ from spikestill.train.callbacks import (
 from spikestill.train.conversion import trainable_ann
 from spikestill.train.learner import AnnLearner, Learner
 from spikestill.train.loaders import load_data, make_batches, place, resolve_device
-from spikestill.train.measuring import measure
+from spikestill.train.measuring import TEST_SEED, measure
 from spikestill.types import InputError
 
 __all__ = ["execute"]
@@ -195,6 +195,8 @@ def _finish(
             "selected_by": "validation accuracy",
             "best_epoch": journal.best_epoch,
             "validation_accuracy": journal.best_accuracy,
+            "weights_fingerprint": run.fingerprint,
+            "test_seed": TEST_SEED,
             "test_set_read": "once, after training, with the weights that validation chose",
             "test_accuracy": measured.pop("accuracy"),
             **{f"test_{name}": figure for name, figure in measured.items()},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,14 +12,18 @@ import torch
 from torch import nn
 
 from spikestill import analysis
-from spikestill.data import Batches
+from spikestill.data import Batches, DataSet
 from spikestill.graph import SpikingNetwork
-from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription, load
+from spikestill.nn import Poisson
+from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription, Recipe, load
 from spikestill.runs import Run
 from spikestill.train.loaders import load_data, make_batches, resolve_device
 from spikestill.types import InputError
 
-__all__ = ["evaluate", "measure"]
+__all__ = ["TEST_SEED", "evaluate", "measure", "measure_run", "recipe_of"]
+
+TEST_SEED = 0
+"""Of the spikes that an encoder draws while a network is measured, so that a second measurement finds the same."""
 
 
 def measure(
@@ -31,6 +36,7 @@ def measure(
 ) -> dict[str, Any]:
     """Accuracy and, of a spiking network, accuracy at every time step, spikes, firing rates, operations and energy.
 
+    What an encoder draws is drawn with ``TEST_SEED``; the random numbers that follow are as if nothing were drawn.
     Operations are those of one image; energies are estimates, in nJ an image (see ``analysis.Operations``).
 
     Args:
@@ -44,7 +50,8 @@ def measure(
         if not isinstance(network, SpikingNetwork):
             return {"accuracy": analysis.accuracy(network, batches)}
         steps = tuple(timesteps or range(1, network.timesteps + 1))
-        found = analysis.evaluate(network, batches, timesteps=steps)
+        with _seeded(network, device):
+            found = analysis.evaluate(network, batches, timesteps=steps)
     return {
         "accuracy": found.accuracy[max(steps)],
         "accuracy_by_timestep": {str(step): found.accuracy[step] for step in sorted(steps)},
@@ -58,6 +65,19 @@ def measure(
         "operations_by_layer": {name: dataclasses.asdict(layer) for name, layer in found.operations.layers.items()},
         "operations_not_counted": list(found.operations.uncounted),
     }
+
+
+@contextlib.contextmanager
+def _seeded(network: SpikingNetwork, device: torch.device) -> Iterator[None]:
+    encoder = network.encoder
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(TEST_SEED)
+        if not isinstance(encoder, Poisson):
+            yield
+            return
+        before, encoder.random_state = encoder.random_state, None
+        yield
+        encoder.random_state = before
 
 
 def evaluate(
@@ -88,12 +108,29 @@ def evaluate(
         InputError: when run or data cannot be used, or do not fit each other.
     """
     run = Run.open(folder)
+    recipe = recipe_of(run, data, data_dir)
+    return measure_run(run, recipe, load_data(recipe), timesteps, split, device, precision)
+
+
+def recipe_of(run: Run, data: str | None = None, data_dir: str | None = None) -> Recipe:
+    """The recipe of a run, with data that may lie elsewhere now."""
     recipe = load(AnnRecipe if run.kind == "model" else DistillRecipe, run.folder / "recipe.yaml")
-    recipe = dataclasses.replace(recipe, data=data or recipe.data, data_dir=data_dir or recipe.data_dir)
+    return dataclasses.replace(recipe, data=data or recipe.data, data_dir=data_dir or recipe.data_dir)
+
+
+def measure_run(
+    run: Run,
+    recipe: Recipe,
+    images: DataSet,
+    timesteps: Sequence[int] | None = None,
+    split: Literal["test", "validation"] = "test",
+    device: str = "auto",
+    precision: str | None = None,
+) -> dict[str, Any]:
+    """As :func:`evaluate`, on data that are loaded already."""
     where = resolve_device(device)
     description = NetworkDescription.of_run(run)
     network = description.load(run).to(where)
-    images = load_data(recipe)
     if (images.num_classes, images.input_shape) != (description.num_classes, description.input_shape):
         raise InputError(
             f"{run.folder} takes images {description.input_shape} (C, H, W) of {description.num_classes} classes, "
