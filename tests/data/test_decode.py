@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from spikestill.data import decode
+from spikestill.data import decode, progress
 from spikestill.data.decode import decode_all, resize
 from spikestill.types import InputError
 
@@ -97,7 +97,7 @@ def test_long_work_is_reported(
     contents = [("", picture(0))] * 200
     decode_all(contents, 200, title="decoding train", image_size=None)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(decode, "_SILENT", -1.0)
+    monkeypatch.setattr(progress, "_SILENT", -1.0)
     decode_all(contents, 200, title="decoding train", image_size=None)
     assert capsys.readouterr().err == "decoding train: 200 of 200 images\n"
 

@@ -27,6 +27,7 @@ _OF_THE_ANN = (
     "data",
     "data_dir",
     "image_size",
+    "skip_corrupt",
     "limit_train",
     "validation",
     "split_seed",

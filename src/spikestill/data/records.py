@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from spikestill.data.unreadable import Unreadable
 from spikestill.types import InputError
 
 __all__ = ["DataSet", "ImageSet", "RawData", "channel_statistics"]
@@ -76,6 +77,7 @@ class RawData:
         validation: the validation set that the data came with, if any.
         mean: published channel means on the [0, 1] scale; None: compute them.
         std: published channel standard deviations on the [0, 1] scale; None: compute them.
+        notes: what a reader of the results should know about how they were read, a phrase each.
     """
 
     train: ImageSet
@@ -84,6 +86,7 @@ class RawData:
     validation: ImageSet | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +101,8 @@ class DataSet:
         class_names: one name a class, in label order.
         mean: channel means ``(C,)`` of the pixels on the [0, 1] scale.
         std: channel standard deviations ``(C,)`` on the [0, 1] scale.
+        notes: what a reader of the results should know about how the data were read, a phrase each.
+        unreadable: the files that were left out.
 
     Raises:
         InputError: when the parts differ in image size, a label is outside 0..K-1, the training or test part is
@@ -111,6 +116,8 @@ class DataSet:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+    unreadable: Unreadable = field(default_factory=Unreadable)
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""

@@ -32,6 +32,7 @@ _SHARED_BY_STAGES = (
     "data",
     "data_dir",
     "image_size",
+    "skip_corrupt",
     "limit_train",
     "validation",
     "split_seed",
@@ -48,9 +49,10 @@ class Recipe:
 
     Attributes:
         method: the recipe's name, of `spikestill list methods` or your own.
-        data: digits, cifar10, cifar100, folder:PATH or parquet:PATH.
+        data: one of `spikestill list datasets`, e.g. digits, cifar10 or folder:PATH.
         data_dir: where named data sets lie or are downloaded to.
         image_size: side to which images are brought; None keeps theirs.
+        skip_corrupt: leave out files that cannot be read, and count them, where the first one would be refused.
         limit_train: use only this number (an integer) or share (a fraction) of the training images.
         validation: share (or number) of the training images held out for model selection.
         split_seed: of the split into training and validation; teacher and students share it.
@@ -75,6 +77,7 @@ class Recipe:
     data: str = "digits"
     data_dir: str | None = None
     image_size: int | None = None
+    skip_corrupt: bool = False
     limit_train: int | float | None = None
     validation: int | float = 0.1
     split_seed: int = 0

@@ -17,7 +17,7 @@ __all__ = ["load_data", "make_batches", "place", "resolve_device"]
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 _EVALUATION_BATCH = 500
-"""Images in a batch where no gradient is needed; the batch size of training need not fit."""
+"""Images in a batch of up to 32x32 pixels where no gradient is needed; of larger ones there are fewer."""
 
 
 def load_data(recipe: Recipe) -> DataSet:
@@ -33,6 +33,7 @@ def load_data(recipe: Recipe) -> DataSet:
         seed=recipe.split_seed,
         limit_train=recipe.limit_train,
         image_size=recipe.image_size,
+        skip_corrupt=recipe.skip_corrupt,
     )
 
 
@@ -52,7 +53,7 @@ def make_batches(
     images = {"train": data.train, "validation": data.validation, "test": data.test}[part]
     return Batches(
         images,
-        batch_size=recipe.batch_size if training else _EVALUATION_BATCH,
+        batch_size=recipe.batch_size if training else _evaluation_batch(recipe, data),
         mean=description.mean,
         std=description.std,
         shuffle=training,
@@ -62,6 +63,12 @@ def make_batches(
         # A last batch of one or two images would give BatchNorm statistics of nothing.
         drop_last=training and len(images) >= recipe.batch_size,
     )
+
+
+def _evaluation_batch(recipe: Recipe, data: DataSet) -> int:
+    """How many images fit where no gradient is needed: as in training, or more where they are small."""
+    _, height, width = data.input_shape
+    return min(_EVALUATION_BATCH, max(recipe.batch_size, _EVALUATION_BATCH * 32 * 32 // (height * width)))
 
 
 def resolve_device(name: str) -> torch.device:

@@ -189,6 +189,8 @@ def _finish(
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "data": data.name,
             "data_fingerprint": data.fingerprint,
+            "data_notes": list(data.notes),
+            "unreadable_files_skipped": len(data.unreadable),
             "images": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
             "epochs": recipe.epochs,
             "seed": recipe.seed,

@@ -1,0 +1,57 @@
+"""Data sets in their true on-disk layouts, made of a few small files; tests of ``train`` and ``recipes`` use them too."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def jpeg(seed: int, size: tuple[int, int] = (64, 64), mode: str = "RGB", colour: int | None = None) -> bytes:
+    """A small photograph: a smooth random picture, or one of a given brightness with some noise."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    if colour is not None:
+        coarse = np.clip(colour + generator.integers(-20, 20, (4, 4, 3)), 0, 255).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode).save(stream, format="JPEG")
+    return stream.getvalue()
+
+
+def write_tiny_imagenet(place: Path, classes: int = 200, train: int = 2, val: int = 1) -> Path:
+    """``tiny-imagenet-200/`` as its archive unpacks; the test images are there, without labels."""
+    root = place / "tiny-imagenet-200"
+    wnids = [f"n{1443537 + 7 * index:08d}" for index in range(classes)]
+    # The published file is in no order either.
+    shuffled = [wnids[index] for index in np.random.default_rng(0).permutation(classes)]
+    (root / "val" / "images").mkdir(parents=True)
+    (root / "test" / "images").mkdir(parents=True)
+    (root / "wnids.txt").write_text("".join(f"{wnid}\n" for wnid in shuffled))
+    words = [f"{wnid}\tthing {index}, entity\n" for index, wnid in enumerate(wnids)]
+    (root / "words.txt").write_text("".join(["n00001740\tentity\n", *words]))
+    annotations = []
+    for label, wnid in enumerate(wnids):
+        folder = root / "train" / wnid
+        (folder / "images").mkdir(parents=True)
+        names = [f"{wnid}_{index}.JPEG" for index in range(train)]
+        for index, name in enumerate(names):
+            (folder / "images" / name).write_bytes(jpeg(100 * label + index, colour=label))
+        (folder / f"{wnid}_boxes.txt").write_text("".join(f"{name}\t0\t10\t63\t58\n" for name in names))
+    for number, label in enumerate(list(range(classes)) * val):
+        content = jpeg(10**6 + number, colour=label, mode="L" if number % 7 == 6 else "RGB")
+        (root / "val" / "images" / f"val_{number}.JPEG").write_bytes(content)
+        annotations.append(f"val_{number}.JPEG\t{wnids[label]}\t0\t32\t44\t62\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(annotations))
+    (root / "test" / "images" / "test_0.JPEG").write_bytes(jpeg(5))
+    return root
+
+
+def sub_folders(place: Path, names: Sequence[str]) -> list[Path]:
+    """Folders of these names."""
+    folders = [place / name for name in names]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    return folders
