@@ -1,4 +1,4 @@
-"""Data sets in their true on-disk layouts, made of a few small files; tests of ``train`` and ``recipes`` use them too."""
+"""Data sets in their true on-disk layouts, of a few small files; tests of ``train`` and ``recipes`` use them too."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spikestill.data.augment import Augmentation, augment, normalise
-from spikestill.data.records import ImageSet
+from spikestill.data.samples import EventSet, ImageSet, Samples
 from spikestill.data.seeds import generator
 from spikestill.types import InputError
 
@@ -19,12 +19,14 @@ __all__ = ["Batches"]
 class Batches:
     """An iterable of (images float32 ``[B, C, H, W]``, labels int64 ``[B]``), normalised; see also :meth:`accompany`.
 
+    Recordings of event cameras are ``[T, B, C, H, W]``, or one image each, the mean of their frames.
+
     Each iteration is the next epoch, also after one that was broken off. Order and augmentation of a batch depend only
     on seed, epoch and the batch's index, never on what ran before: a loader that continues from a ``state_dict`` gives
     the same batches to the last bit.
 
     Args:
-        images: the images; their pixels are held on ``device`` as uint8.
+        images: the images; their pixels (counts of events) are held on ``device`` as integers.
         batch_size: images in a batch; the last one of an epoch may be smaller.
         mean: channel means on the [0, 1] scale.
         std: channel standard deviations on the [0, 1] scale.
@@ -33,6 +35,7 @@ class Batches:
         seed: what order and augmentation depend on.
         device: where the pixels lie and the batches are made.
         drop_last: leave out a smaller last batch.
+        merge_frames: show a recording as the mean of its frames.
 
     Raises:
         InputError: no image, a batch size below 1, ``drop_last`` that drops everything, or mean and std that do
@@ -41,7 +44,7 @@ class Batches:
 
     def __init__(
         self,
-        images: ImageSet,
+        images: Samples,
         *,
         batch_size: int,
         mean: Sequence[float],
@@ -51,6 +54,7 @@ class Batches:
         seed: int = 0,
         device: str | torch.device = "cpu",
         drop_last: bool = False,
+        merge_frames: bool = False,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"the batch size must be an integer of 1 or more, not {batch_size!r}")
@@ -67,10 +71,13 @@ class Batches:
         self.augmentation = augmentation
         self.seed = seed
         self.drop_last = drop_last
-        self._mean = tuple(mean)
-        self._std = tuple(std)
+        self.merge_frames = merge_frames
+        # None for images. To what moves pixels, the frames of a recording are further channels.
+        self._frames = images.timesteps if isinstance(images, EventSet) else None
+        self._mean = tuple(mean) * (self._frames or 1)
+        self._std = tuple(std) * (self._frames or 1)
         # [N, H, W, C]: a moved pixel is then one row of memory.
-        self._pixels = images.images.permute(0, 2, 3, 1).to(device).contiguous()
+        self._pixels = _channels_first(images).permute(0, 2, 3, 1).to(device).contiguous()
         self._labels = images.labels.to(device)
         self._companions: Tensor | None = None
         self._epoch = 0
@@ -92,7 +99,7 @@ class Batches:
         """Give every batch a third part: what ``function`` makes of its images, which is computed here, once for all.
 
         Args:
-            function: from images ``[B, C, H, W]`` to values ``[B, ...]``, image by image.
+            function: from images ``[B, C, H, W]`` (or ``[T, B, C, H, W]``) to values ``[B, ...]``, image by image.
 
         Raises:
             InputError: where the augmentation varies the images.
@@ -100,8 +107,8 @@ class Batches:
         if self.varies:
             raise InputError("what is augmented cannot be computed once for all epochs")
         rows = torch.arange(len(self._labels), device=self._labels.device)
-        parts = [function(normalise(self._pixels[some], self._mean, self._std)) for some in rows.split(self.batch_size)]
-        self._companions = torch.cat(parts)
+        plain = (normalise(self._pixels[some], self._mean, self._std) for some in rows.split(self.batch_size))
+        self._companions = torch.cat([function(self._in_time(images)) for images in plain])
 
     def __iter__(self) -> Iterator[Any]:
         """The next epoch; directly after ``load_state_dict``, the rest of the saved one."""
@@ -115,7 +122,7 @@ class Batches:
             rows = order[index * self.batch_size : (index + 1) * self.batch_size]
             # In the plain layout, which any network takes; what gains from channels-last asks for it. contiguous()
             # would leave images of one channel in strides that count as both, and convolutions choose the other.
-            images = self._images(rows, epoch, index).clone(memory_format=torch.contiguous_format)
+            images = self._in_time(self._images(rows, epoch, index)).clone(memory_format=torch.contiguous_format)
             batch: tuple[Tensor, ...] = images, self._labels[rows]
             if self._companions is not None:
                 batch = *batch, self._companions[rows]
@@ -165,3 +172,18 @@ class Batches:
             return normalise(pixels, self._mean, self._std)
         draws = generator(self.seed, "augmentation", epoch, index)
         return augment(pixels, self.augmentation, mean=self._mean, std=self._std, generator=draws)
+
+    def _in_time(self, images: Tensor) -> Tensor:
+        """Images as they are; recordings ``[B, T*C, H, W]`` as frames ``[T, B, C, H, W]``, or as their mean."""
+        if self._frames is None:
+            return images
+        frames = images.unflatten(1, (self._frames, -1))
+        return frames.mean(1) if self.merge_frames else frames.transpose(0, 1)
+
+
+def _channels_first(images: Samples) -> Tensor:
+    """``[N, C, H, W]``, the frames of a recording one after the other."""
+    if isinstance(images, EventSet):
+        return images.frames.flatten(1, 2)
+    assert isinstance(images, ImageSet)
+    return images.images

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
-import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikestill.data.progress import Progress
+from spikestill.data.reading import read_all
 from spikestill.data.unreadable import Unreadable
 from spikestill.types import InputError
 
@@ -26,11 +22,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["Encoded", "Framing", "decode", "decode_all", "resize"]
-
-# Images a worker takes at a time: enough to hide the pool's own cost for 32x32 pixels.
-_CHUNK = 64
-# An image decoded in less than this (seconds) counts as small.
-_SMALL = 5e-4
 
 Encoded = tuple[str, bytes | Path]
 Framing = Callable[["Image.Image"], "Image.Image"]
@@ -58,33 +49,7 @@ def decode_all(
         InputError: an image that cannot be read and may not be left out, by its name.
     """
     framing = None if image_size is None else partial(_central_square, size=image_size)
-
-    def work(chunk: list[Encoded]) -> list[np.ndarray | InputError]:
-        return [_decoded_or_error(name, source, framing) for name, source in chunk]
-
-    images: list[np.ndarray | None] = []
-
-    def take(chunk: list[np.ndarray | InputError]) -> None:
-        for image in chunk:
-            if isinstance(image, InputError):
-                if unreadable is None:
-                    raise image
-                unreadable.meet(image)
-            images.append(None if isinstance(image, InputError) else image)
-        progress.show(len(images))
-
-    items = iter(items)
-    progress = Progress(title, total)
-    started = time.monotonic()
-    take(work(list(islice(items, _CHUNK))))
-    # Small images are mostly Python's work, over which several threads would only quarrel (CIFAR-10: 8 s instead of 6 s
-    # with two); large ones are the codec's, which runs beside Python.
-    small = time.monotonic() - started < _SMALL * len(images)
-    workers = 1 if small else min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
-        for chunk in _map_ahead(pool, work, _chunks(items), 2 * workers):
-            take(chunk)
-    return images
+    return read_all(items, lambda item: decode(*item, framing), total, title=title, unreadable=unreadable)
 
 
 def decode(name: str, source: bytes | Path, framing: Framing | None = None) -> np.ndarray:
@@ -128,13 +93,6 @@ def resize(images: Tensor, size: int) -> Tensor:
     return torch.cat(scaled).contiguous(memory_format=torch.channels_last)
 
 
-def _decoded_or_error(name: str, source: bytes | Path, framing: Framing | None) -> np.ndarray | InputError:
-    try:
-        return decode(name, source, framing)
-    except InputError as error:
-        return error
-
-
 def _central_square(image: Image.Image, size: int) -> Image.Image:
     """The shorter side scaled to ``size``, and the middle of the longer one."""
     from PIL import Image, ImageOps
@@ -158,26 +116,3 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
-
-
-def _chunks(items: Iterable[Encoded]) -> Iterator[list[Encoded]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, _CHUNK)):
-        yield chunk
-
-
-def _map_ahead(
-    pool: ThreadPoolExecutor,
-    work: Callable[[list[Encoded]], list[np.ndarray | InputError]],
-    chunks: Iterator[list[Encoded]],
-    ahead: int,
-) -> Iterator[list[np.ndarray | InputError]]:
-    """Like ``pool.map``, which would read all encoded content into memory at once: this keeps ``ahead`` chunks."""
-    waiting = [pool.submit(work, chunk) for chunk in islice(chunks, ahead)]
-    try:
-        while waiting:
-            yield waiting.pop(0).result()
-            waiting.extend(pool.submit(work, chunk) for chunk in islice(chunks, 1))
-    finally:
-        for future in waiting:
-            future.cancel()

@@ -7,7 +7,10 @@ from pathlib import Path
 import torch
 
 from spikestill.data.decode import resize
-from spikestill.data.records import DataSet, ImageSet, RawData, channel_statistics
+from spikestill.data.frames import EventFrames
+from spikestill.data.recordings import EVENT_DATA, read_cifar10_dvs, read_dvs_gesture
+from spikestill.data.records import DataSet, RawData
+from spikestill.data.samples import ImageSet, Samples
 from spikestill.data.splits import balanced_subset, share_to_count, stratified_split
 from spikestill.data.unreadable import Unreadable
 from spikestill.types import InputError, unknown_name
@@ -17,7 +20,17 @@ __all__ = ["load", "names"]
 
 def names() -> list[str]:
     """What ``load`` understands; PATH stands for a folder."""
-    return ["cifar10", "cifar100", "digits", "folder:PATH", "parquet:PATH", "tiny-imagenet"]
+    return [
+        "cifar10",
+        "cifar10-dvs",
+        "cifar100",
+        "digits",
+        "dvs-gesture",
+        "folder:PATH",
+        "imagenet",
+        "parquet:PATH",
+        "tiny-imagenet",
+    ]
 
 
 def load(
@@ -29,6 +42,7 @@ def load(
     limit_train: float | int | None = None,
     image_size: int | None = None,
     skip_corrupt: bool = False,
+    events: EventFrames | None = None,
 ) -> DataSet:
     """Load a data set, split a validation part off its training data, and keep its test set apart.
 
@@ -44,6 +58,7 @@ def load(
             split, which therefore stays the same. None: everything.
         image_size: bring the images to this height and width; None: keep their own size.
         skip_corrupt: leave out files that cannot be read, and count them; otherwise the first one is refused.
+        events: how the recordings of event cameras become frames; None: 10 frames of as many events each.
 
     Returns:
         The data set. Where its mean and std are not published, they come from the training part before the limit.
@@ -56,12 +71,12 @@ def load(
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise InputError(f"seed must be an integer, not {seed!r}")
     unreadable = Unreadable(skip_corrupt)
-    raw = _read(name, data_dir, image_size, unreadable)
+    raw = _read(name, data_dir, image_size, unreadable, events or EventFrames())
     unreadable.summarise()
     train, held_out = _hold_out(raw, validation, seed)
     mean, std = raw.mean, raw.std
     if mean is None or std is None:
-        mean, std = channel_statistics(train.images)
+        mean, std = train.statistics()
     if limit_train is not None:
         count = share_to_count(limit_train, len(train), "limit_train")
         if count == 0:
@@ -71,7 +86,9 @@ def load(
     return DataSet(name, train, held_out, raw.test, raw.class_names, mean, std, raw.notes, unreadable)
 
 
-def _read(name: str, data_dir: str | Path | None, image_size: int | None, unreadable: Unreadable) -> RawData:
+def _read(
+    name: str, data_dir: str | Path | None, image_size: int | None, unreadable: Unreadable, events: EventFrames
+) -> RawData:
     kind, colon, path = name.partition(":")
     if colon and kind in ("parquet", "folder"):
         if not path:
@@ -93,6 +110,9 @@ def _read(name: str, data_dir: str | Path | None, image_size: int | None, unread
         from spikestill.data.cifar import read_cifar
 
         return _resized(read_cifar(name, place), image_size)
+    if name in EVENT_DATA:
+        read = read_cifar10_dvs if name == "cifar10-dvs" else read_dvs_gesture
+        return read(place, events, image_size, unreadable)
     if name == "tiny-imagenet":
         from spikestill.data.tiny_imagenet import read_tiny_imagenet
 
@@ -103,11 +123,14 @@ def _read(name: str, data_dir: str | Path | None, image_size: int | None, unread
 def _resized(raw: RawData, image_size: int | None) -> RawData:
     if image_size is None:
         return raw
-    parts = [ImageSet(resize(part.images, image_size), part.labels) for part in (raw.train, raw.test)]
+    parts = []
+    for part in (raw.train, raw.test):
+        assert isinstance(part, ImageSet)
+        parts.append(ImageSet(resize(part.images, image_size), part.labels))
     return RawData(parts[0], parts[1], raw.class_names, mean=raw.mean, std=raw.std)
 
 
-def _hold_out(raw: RawData, validation: float | int, seed: int) -> tuple[ImageSet, ImageSet]:
+def _hold_out(raw: RawData, validation: float | int, seed: int) -> tuple[Samples, Samples]:
     """The training part and the validation part."""
     count = share_to_count(validation, len(raw.train), "validation")
     if count and raw.validation is not None:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikestill.data.records import ImageSet, RawData
+from spikestill.data.records import RawData
+from spikestill.data.samples import ImageSet
 from spikestill.types import InputError
 
 __all__ = ["ON_DISK", "assemble", "choose"]

@@ -24,7 +24,7 @@ def read_tiny_imagenet(data_dir: Path, image_size: int | None = None, unreadable
     """Read ``tiny-imagenet-200/``: 200 classes of 500 training and 50 validation images of 64x64 pixels.
 
     The layout: ``wnids.txt`` (one class a line), ``words.txt`` (what they are called), ``train/<wnid>/images/*.JPEG``,
-    and ``val/images/*.JPEG`` with their classes in ``val/val_annotations.txt``. The images under ``test/`` are published
+    and ``val/images/*.JPEG`` with their classes in ``val/val_annotations.txt``. Those under ``test/`` are published
     without labels, so the official validation part is the test set. Classes are numbered in alphabetical order.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from spikestill import data as datasets
-from spikestill.data import Batches, DataSet
+from spikestill.data import Batches, DataSet, EventFrames
 from spikestill.recipes import NetworkDescription, Recipe
 from spikestill.types import InputError
 
@@ -34,6 +34,7 @@ def load_data(recipe: Recipe) -> DataSet:
         limit_train=recipe.limit_train,
         image_size=recipe.image_size,
         skip_corrupt=recipe.skip_corrupt,
+        events=EventFrames(frames=recipe.event_frames, by=recipe.events.by),
     )
 
 
@@ -62,6 +63,7 @@ def make_batches(
         device=device,
         # A last batch of one or two images would give BatchNorm statistics of nothing.
         drop_last=training and len(images) >= recipe.batch_size,
+        merge_frames=not description.takes_frames,
     )
 
 
