@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,9 +51,56 @@ def write_tiny_imagenet(place: Path, classes: int = 200, train: int = 2, val: in
     return root
 
 
-def sub_folders(place: Path, names: Sequence[str]) -> list[Path]:
-    """Folders of these names."""
-    folders = [place / name for name in names]
-    for folder in folders:
-        folder.mkdir(parents=True)
-    return folders
+def wnids(classes: int) -> list[str]:
+    """Ids of classes, in the order of their labels."""
+    return [f"n{1440764 + 13 * index:08d}" for index in range(classes)]
+
+
+def photograph(label: int, number: int) -> bytes:
+    """Image ``number`` of a class of ImageNet: a shade, in one of several sizes, every fifth one gray."""
+    size = ((80, 60), (64, 64), (50, 90))[number % 3]
+    return jpeg(1000 * label + number, size, "L" if number % 5 == 4 else "RGB", colour=40 + 60 * label)
+
+
+def write_imagenet(place: Path, classes: int = 3, train: int = 6, val: int = 3) -> Path:
+    """``imagenet/train/<wnid>/*.JPEG`` and ``imagenet/val/<wnid>/*.JPEG``."""
+    root = place / "imagenet"
+    for label, wnid in enumerate(wnids(classes)):
+        for part, first, count in (("train", 0, train), ("val", train, val)):
+            folder = root / part / wnid
+            folder.mkdir(parents=True)
+            for number in range(first, first + count):
+                name = f"{wnid}_{number}" if part == "train" else f"ILSVRC2012_val_{1000 * label + number:08d}"
+                (folder / f"{name}.JPEG").write_bytes(photograph(label, number))
+    return root
+
+
+def write_shard(file: Path, members: Sequence[tuple[str, bytes]]) -> None:
+    """An uncompressed tar file with these members."""
+    with tarfile.open(file, "w") as opened:
+        for name, content in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            opened.addfile(entry, io.BytesIO(content))
+
+
+def write_imagenet_shards(place: Path, classes: int = 3, train: int = 6, val: int = 3) -> Path:
+    """``imagenet/imagenet-train-000000.tar`` and so on: the images of ``write_imagenet``, shuffled, two shards a part."""
+    root = place / "imagenet"
+    root.mkdir(parents=True)
+    for part, first, count in (("train", 0, train), ("val", train, val)):
+        images = [(label, number) for label in range(classes) for number in range(first, first + count)]
+        images = [images[index] for index in np.random.default_rng(1).permutation(len(images))]
+        for shard, some in enumerate((images[: len(images) // 2], images[len(images) // 2 :])):
+            members: list[tuple[str, bytes]] = []
+            for label, number in some:
+                key = f"{wnids(classes)[label]}_{number}"
+                said = json.dumps({"label": label, "width": 64, "filename": f"{key}.JPEG"}).encode()
+                # Some writers add the number alone, some a mapping, some both.
+                kinds = (("cls", str(label).encode()),) if number % 2 else (("json", said),)
+                members += [
+                    (f"{key}.jpg", photograph(label, number)),
+                    *((f"{key}.{kind}", text) for kind, text in kinds),
+                ]
+            write_shard(root / f"imagenet-{part}-{shard:06d}.tar", members)
+    return root

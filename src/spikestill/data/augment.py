@@ -18,9 +18,13 @@ __all__ = ["Augmentation", "augment", "normalise"]
 class Augmentation:
     """What is varied at random, image by image.
 
-    The order is AutoAugment, crop, flip, roll, normalisation, Cutout. All frames of a recording are varied alike.
+    The order is resized crop, AutoAugment, crop, flip, roll, normalisation, Cutout. All frames of a recording are
+    varied alike.
 
     Attributes:
+        resized_crop: show a random rectangle of at least this share of the image's area, scaled to its size (Szegedy et
+            al., 2015; ImageNet: 0.08). It is made where images are decoded, so it needs data that are decoded when they
+            are used; 0: off.
         crop: pad by this many pixels on every side and cut out a window of the old size at random; 0: off. The padding
             is the mean colour, 0 after normalisation.
         roll: move by up to this many pixels along both axes; what leaves on one side comes in on the other (for events:
@@ -40,11 +44,12 @@ class Augmentation:
     flip: bool = True
     cutout: int = 0
     autoaugment: bool = False
+    resized_crop: float = 0.0
 
     @property
     def varies(self) -> bool:
         """Whether an image may look otherwise than it is."""
-        return bool(self.crop or self.roll or self.flip or self.cutout or self.autoaugment)
+        return bool(self.resized_crop or self.crop or self.roll or self.flip or self.cutout or self.autoaugment)
 
     def __post_init__(self) -> None:
         """Refuse sizes that are no sizes."""
@@ -52,6 +57,8 @@ class Augmentation:
             value = getattr(self, option)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise InputError(f"augmentation: {option} must be a number of pixels, 0 or more, not {value!r}")
+        if not 0 <= self.resized_crop <= 1:
+            raise InputError(f"augmentation: resized_crop must lie in [0, 1], a share, not {self.resized_crop!r}")
 
 
 def augment(

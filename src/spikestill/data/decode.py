@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikestill.data.crops import central_square
 from spikestill.data.reading import read_all
 from spikestill.data.unreadable import Unreadable
 from spikestill.types import InputError
@@ -48,7 +49,7 @@ def decode_all(
     Raises:
         InputError: an image that cannot be read and may not be left out, by its name.
     """
-    framing = None if image_size is None else partial(_central_square, size=image_size)
+    framing = None if image_size is None else partial(central_square, size=image_size)
     return read_all(items, lambda item: decode(*item, framing), total, title=title, unreadable=unreadable)
 
 
@@ -63,7 +64,7 @@ def decode(name: str, source: bytes | Path, framing: Framing | None = None) -> n
     Raises:
         InputError: when it cannot be read.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     # What Pillow and its codecs raise for broken content; SyntaxError is its way to report a bad PNG chunk.
     broken = (OSError, ValueError, SyntaxError, EOFError, TypeError, struct.error, zlib.error)
@@ -73,6 +74,8 @@ def decode(name: str, source: bytes | Path, framing: Framing | None = None) -> n
             pixels = np.asarray(image if framing is None else framing(image))
     except (*broken, Image.DecompressionBombError) as error:
         reason = str(error).replace("\n", " ") or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = "in no known format"
         raise InputError(f"{name} is not a readable image ({reason}); repair or remove it") from error
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
@@ -91,15 +94,6 @@ def resize(images: Tensor, size: int) -> Tensor:
         for part in torch.split(images, 1024)
     ]
     return torch.cat(scaled).contiguous(memory_format=torch.channels_last)
-
-
-def _central_square(image: Image.Image, size: int) -> Image.Image:
-    """The shorter side scaled to ``size``, and the middle of the longer one."""
-    from PIL import Image, ImageOps
-
-    if image.size == (size, size):
-        return image
-    return ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -56,7 +56,7 @@ def load(
         limit_train: for quick looks, train on only this many images (an int is a count, so 1 is one image; a float is a
             fraction, so 1.0 is everything), from each class as equally many as it has; taken after the validation
             split, which therefore stays the same. None: everything.
-        image_size: bring the images to this height and width; None: keep their own size.
+        image_size: bring the images to this height and width; None: keep their own size (imagenet: 224).
         skip_corrupt: leave out files that cannot be read, and count them; otherwise the first one is refused.
         events: how the recordings of event cameras become frames; None: 10 frames of as many events each.
 
@@ -117,6 +117,10 @@ def _read(
         from spikestill.data.tiny_imagenet import read_tiny_imagenet
 
         return read_tiny_imagenet(place, image_size, unreadable)
+    if name == "imagenet":
+        from spikestill.data.imagenet import read_imagenet
+
+        return read_imagenet(place, image_size, unreadable)
     raise unknown_name("data set", name, names())
 
 

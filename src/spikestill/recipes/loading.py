@@ -33,7 +33,7 @@ __all__ = [
     "strange",
 ]
 
-_WITHOUT_MEANING = ("out", "device", "checkpoint_minutes")
+_WITHOUT_MEANING = ("out", "device", "checkpoint_minutes", "workers")
 """Fields that a resume may change."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
@@ -192,6 +192,8 @@ def _suited_to(data: str, kind: type[Recipe]) -> dict[str, Any]:
     if data == "digits":
         # A mirrored 2 is no digit, and a shift of 4 pixels moves an 8 x 8 image out of sight.
         return {"augmentation": {"crop": 1, "flip": False}}
+    if data == "imagenet":
+        return {"augmentation": {"crop": 0, "resized_crop": 0.08, "flip": True}}
     if data in EVENT_DATA:
         suited: dict[str, Any] = {"augmentation": {"crop": 0, "roll": 5, "flip": data != "dvs-gesture"}}
         return suited | ({"encoder": {"name": "events"}} if kind is DistillRecipe else {})

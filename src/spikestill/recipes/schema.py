@@ -33,6 +33,7 @@ _SHARED_BY_STAGES = (
     "data_dir",
     "image_size",
     "skip_corrupt",
+    "workers",
     "limit_train",
     "validation",
     "split_seed",
@@ -54,11 +55,12 @@ class Recipe:
         image_size: side to which images are brought; None keeps theirs.
         events: how recordings of event cameras become frames.
         skip_corrupt: leave out files that cannot be read, and count them, where the first one would be refused.
+        workers: processes that decode images which do not fit into memory; None for one a core, at most 8.
         limit_train: use only this number (an integer) or share (a fraction) of the training images.
         validation: share (or number) of the training images held out for model selection.
         split_seed: of the split into training and validation; teacher and students share it.
         augmentation: how training images are varied; unless given, digits are cropped by 1 and never mirrored, events
-            rolled by 5 pixels in place of the crop, and gestures never mirrored.
+            rolled by 5 pixels in place of the crop, gestures never mirrored, and ImageNet shown in resized crops.
         width: factor on the channels of the network that is trained.
         model_options: further options of that network.
         epochs: passes over the training images.
@@ -81,6 +83,7 @@ class Recipe:
     image_size: int | None = None
     events: EventFrames = field(default_factory=EventFrames)
     skip_corrupt: bool = False
+    workers: int | None = None
     limit_train: int | float | None = None
     validation: int | float = 0.1
     split_seed: int = 0
@@ -165,6 +168,8 @@ class Recipe:
             yield f"device must be cpu, cuda or auto, not '{self.device}'"
         yield from self.optimiser.problems()
         yield from self.schedule.problems(self.epochs)
+        if self.workers is not None and self.workers < 0:
+            yield f"workers must be 0 or more, not {self.workers}"
         if self.data == "dvs-gesture" and self.augmentation.flip:
             yield "augmentation.flip makes left hands of right ones in dvs-gesture: set it to false"
         if self.data in EVENT_DATA and self.pixels == "signed":

@@ -234,7 +234,7 @@ class DistillLearner(Learner):
         """Ask the teacher once for its logits of all training images, if every epoch would ask for the same again."""
         (teacher,) = self._teacher
         looked_into = self._teacher_taps or self._teacher_gradients or isinstance(teacher, SpikingNetwork)
-        if teacher is None or looked_into or self.batches.varies:
+        if teacher is None or looked_into or self.batches.varies or not self.batches.holds_images:
             return
         self.batches.accompany(lambda images: self._asked(teacher, self.laid_out(images)).logits)
 

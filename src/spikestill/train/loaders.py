@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal, TypeVar
 
 import torch
@@ -18,6 +19,9 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 _EVALUATION_BATCH = 500
 """Images in a batch of up to 32x32 pixels where no gradient is needed; of larger ones there are fewer."""
+
+_MOST_WORKERS = 8
+"""Processes that decode images, where the recipe does not say how many."""
 
 
 def load_data(recipe: Recipe) -> DataSet:
@@ -64,6 +68,8 @@ def make_batches(
         # A last batch of one or two images would give BatchNorm statistics of nothing.
         drop_last=training and len(images) >= recipe.batch_size,
         merge_frames=not description.takes_frames,
+        workers=min(_MOST_WORKERS, os.cpu_count() or 1) if recipe.workers is None else recipe.workers,
+        unreadable=data.unreadable,
     )
 
 
