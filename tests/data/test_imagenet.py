@@ -135,7 +135,7 @@ def test_a_corrupt_image_is_named_or_skipped(
 
 
 def spoil(root: Path, name: str) -> None:
-    """Overwrite the middle of an image, wherever it lies."""
+    """Overwrite an image, wherever it lies."""
     files = list(root.glob(f"train/*/{name}.JPEG"))
     if files:
         files[0].write_bytes(b"nothing" * 10)
@@ -145,7 +145,7 @@ def spoil(root: Path, name: str) -> None:
             found = [entry for entry in opened if entry.name == f"{name}.jpg"]
         if found:
             content = bytearray(shard.read_bytes())
-            content[found[0].offset_data : found[0].offset_data + 600] = bytes(600)
+            content[found[0].offset_data : found[0].offset_data + found[0].size] = bytes(found[0].size)
             shard.write_bytes(content)
 
 

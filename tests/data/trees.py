@@ -85,7 +85,7 @@ def write_shard(file: Path, members: Sequence[tuple[str, bytes]]) -> None:
 
 
 def write_imagenet_shards(place: Path, classes: int = 3, train: int = 6, val: int = 3) -> Path:
-    """``imagenet/imagenet-train-000000.tar`` and so on: the images of ``write_imagenet``, shuffled, two shards a part."""
+    """``imagenet/imagenet-train-000000.tar``, ...: the images of ``write_imagenet``, shuffled, two shards a part."""
     root = place / "imagenet"
     root.mkdir(parents=True)
     for part, first, count in (("train", 0, train), ("val", train, val)):

@@ -99,7 +99,7 @@ class Decoded(Source):
 
 @dataclass(frozen=True)
 class _Decoding(Dataset[tuple[Tensor, Tensor, list[str]]]):
-    """Whole batches by their rows. Complaints are handed over as text: what a worker raises arrives with a traceback."""
+    """Whole batches by their rows; complaints as text, since what a worker raises arrives with its traceback."""
 
     images: EncodedSet
     least: float
