@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,9 @@ def test_a_class_needs_two_recordings(tmp_path: Path) -> None:
     root = write_cifar10_dvs(tmp_path, recordings=1)
     with pytest.raises(InputError, match=rf"'{root}/airplane' needs two recordings .* not 1"):
         load("cifar10-dvs", data_dir=root)
+
+
+def test_a_missing_package_is_named(dvs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aedat", None)
+    with pytest.raises(InputError, match=r"cifar10-dvs needs aedat: pip install 'spikestill\[events\]'"):
+        load("cifar10-dvs", data_dir=dvs)

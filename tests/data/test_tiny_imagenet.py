@@ -89,7 +89,7 @@ def test_a_corrupt_file_is_named_or_skipped_and_counted(root: Path, capsys: pyte
     printed = capsys.readouterr().err
     assert "skipped (1): " in printed
     assert "n01443544_1.JPEG" in printed
-    assert "skipped 1 files that cannot be read" in printed
+    assert "files that cannot be read and were skipped: 1" in printed
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def test_vgg16_on_tiny_imagenet(tmp_path: Path) -> None:
     place = write_tiny_imagenet(tmp_path / "data", classes=10, train=4, val=1).parent
     source = "{epochs: 1, batch_size: 8}"
     words = ["--validation=8", "--image-size=32", f"--stages.teacher={STAGE}", f"--stages.source={source}"]
-    conversion = "{timesteps: 200, percentile: 99.7, ann_logits: true}"
+    conversion = "{timesteps: 50, percentile: 99.7, ann_logits: true}"
     words += ["--conversion.images=8", f"--conversion.options={conversion}"]
     result = run("vgg16-tiny-imagenet", place, tmp_path / "runs" / "student", *words)
     assert len(result["test_accuracy_by_timestep"]) == 100

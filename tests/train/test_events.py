@@ -145,6 +145,7 @@ def test_every_frame_of_a_recording_is_moved_alike_and_no_event_is_lost(
     [
         ({"data": "digits", "encoder": {"name": "events"}}, "encoder events needs data of events"),
         ({"events": {"frames": 5}}, r"events.frames must be timesteps \(4\) or left out, not 5"),
+        ({"data": "digits", "events": {"by": "time"}}, "events is for data of events"),
         ({"encoder": {"name": "poisson"}}, "has no pixels between -1 and 1"),
         ({"initialise": "normalise", "source": "x"}, "the encoder events gives it frames"),
         ({"data": "dvs-gesture", "augmentation": {"flip": True}}, "makes left hands of right ones"),

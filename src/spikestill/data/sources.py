@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class Decoded(Source):
             # It seeds the workers, which draw nothing from it; without one, torch's global stream would move on.
             generator=torch.Generator(),
         )
-        for pixels, rows, complaints in loader:
+        for pixels, rows, complaints in _begun(loader):
             for complaint in complaints:
                 self._unreadable.meet(InputError(complaint))
             if not len(rows):
@@ -124,6 +125,14 @@ class _Decoding(Dataset[tuple[Tensor, Tensor, list[str]]]):
             return partial(central_crop, size=self.images.size)
         draws = random_state(self.seed, "resized crop", self.epoch, row)
         return partial(random_resized_crop, size=self.images.size, least=self.least, draws=draws)
+
+
+def _begun(loader: DataLoader[tuple[Tensor, Tensor, list[str]]]) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+    """An iteration over the loader, its workers started."""
+    with warnings.catch_warnings():
+        # Python 3.12 warns of every fork beside threads: these children decode and touch no lock of the parent's.
+        warnings.filterwarnings("ignore", message=".*use of fork\\(\\) may lead to deadlocks.*")
+        return iter(loader)
 
 
 def _channels_first(images: Samples) -> Tensor:

@@ -25,6 +25,7 @@ class Unreadable:
     def __init__(self, skip: bool = False) -> None:
         self.skip = skip
         self.complaints: dict[str, None] = {}
+        self._summarised = 0
 
     def __len__(self) -> int:
         """How many files were left out."""
@@ -48,6 +49,7 @@ class Unreadable:
             print(f"skipped ({len(self)}): {error}", file=sys.stderr, flush=True)
 
     def summarise(self) -> None:
-        """Print how many files were left out so far, if there are any."""
-        if self.complaints:
-            print(f"skipped {len(self)} files that cannot be read", file=sys.stderr, flush=True)
+        """Print how many files were left out so far, if there are more than were said already."""
+        if len(self) > self._summarised:
+            self._summarised = len(self)
+            print(f"files that cannot be read and were skipped: {len(self)}", file=sys.stderr, flush=True)

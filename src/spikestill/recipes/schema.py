@@ -172,6 +172,8 @@ class Recipe:
             yield f"workers must be 0 or more, not {self.workers}"
         if self.data == "dvs-gesture" and self.augmentation.flip:
             yield "augmentation.flip makes left hands of right ones in dvs-gesture: set it to false"
+        if self.data not in EVENT_DATA and self.events != EventFrames():
+            yield f"events is for data of events ({' or '.join(EVENT_DATA)}), not {self.data}"
         if self.data in EVENT_DATA and self.pixels == "signed":
             yield f"{self.data} has no pixels between -1 and 1: use the encoder events or direct, not poisson or signed"
 

@@ -181,6 +181,7 @@ def _finish(
     test = make_batches(recipe, data, description, "test", device)
     started = time.monotonic()
     measured = measure(network, test, precision=recipe.precision, device=device)
+    data.unreadable.summarise()
     run.write_json(
         "result.json",
         {
