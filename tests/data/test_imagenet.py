@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import tarfile
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -16,7 +15,7 @@ from spikestill.data import Augmentation, Batches, DataSet, load
 from spikestill.data.encoded import EncodedSet
 from spikestill.data.unreadable import Unreadable
 from spikestill.types import InputError
-from tests.data.trees import photograph, wnids, write_imagenet, write_imagenet_shards, write_shard
+from tests.data.trees import photograph, spoil, wnids, write_imagenet, write_imagenet_shards, write_shard
 
 Write = Callable[[Path], Path]
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -132,21 +131,6 @@ def test_a_corrupt_image_is_named_or_skipped(
         assert sum(len(labels) for _, labels in loader) == 17
     assert len(unreadable) == 1
     assert capsys.readouterr().err.count(f"skipped (1): '{root}" if write is write_imagenet else "skipped (1): '") == 1
-
-
-def spoil(root: Path, name: str) -> None:
-    """Overwrite an image, wherever it lies."""
-    files = list(root.glob(f"train/*/{name}.JPEG"))
-    if files:
-        files[0].write_bytes(b"nothing" * 10)
-        return
-    for shard in root.glob("imagenet-train-*.tar"):
-        with tarfile.open(shard) as opened:
-            found = [entry for entry in opened if entry.name == f"{name}.jpg"]
-        if found:
-            content = bytearray(shard.read_bytes())
-            content[found[0].offset_data : found[0].offset_data + found[0].size] = bytes(found[0].size)
-            shard.write_bytes(content)
 
 
 def test_no_image_left_is_an_error(tmp_path: Path) -> None:

@@ -104,3 +104,18 @@ def write_imagenet_shards(place: Path, classes: int = 3, train: int = 6, val: in
                 ]
             write_shard(root / f"imagenet-{part}-{shard:06d}.tar", members)
     return root
+
+
+def spoil(root: Path, name: str) -> None:
+    """Overwrite an image, wherever it lies."""
+    files = list(root.glob(f"train/*/{name}.JPEG"))
+    if files:
+        files[0].write_bytes(b"nothing" * 10)
+        return
+    for shard in root.glob("imagenet-train-*.tar"):
+        with tarfile.open(shard) as opened:
+            found = [entry for entry in opened if entry.name == f"{name}.jpg"]
+        if found:
+            content = bytearray(shard.read_bytes())
+            content[found[0].offset_data : found[0].offset_data + found[0].size] = bytes(found[0].size)
+            shard.write_bytes(content)

@@ -15,8 +15,8 @@ from spikestill.recipes.networks import NetworkDescription
 from spikestill.runs import Run
 from spikestill.train import loaders, train
 from tests.data.event_files import write_cifar10_dvs
-from tests.data.test_imagenet import spoil
-from tests.data.trees import wnids, write_imagenet, write_imagenet_shards, write_tiny_imagenet
+from tests.data.trees import spoil, wnids, write_imagenet, write_imagenet_shards, write_tiny_imagenet
+from tests.train.test_loop import KilledError, kill_after
 
 TINY = ["--device=cpu", "--width=0.0625", "--epochs=1", "--batch-size=8", "--limit-train=16", "--precision=float32"]
 STAGE = "{model: vgg5, width: 0.125, epochs: 1, batch_size: 8}"
@@ -68,6 +68,23 @@ def test_resnet34_on_imagenet(write: Callable[..., Path], teacher: Callable[[Pat
     assert result["images"] == {"train": 24, "validation": 3, "test": 9}
     assert result["unreadable_files_skipped"] == 1
     assert list(result["test_accuracy_by_timestep"]) == ["1", "2", "3", "4"]
+
+
+def test_a_resume_in_mid_epoch_gives_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_imagenet(tmp_path / "data", train=9)
+    fields = [f"--data-dir={root}", "--data=imagenet", "--model=resnet20", "--image-size=32", "--validation=3"]
+    fields += ["--device=cpu", "--width=0.0625", "--batch-size=6", "--epochs=2", "--checkpoint-minutes=1e-9"]
+    whole = train(load(AnnRecipe, "ann", [*fields, "--workers=0", f"--out={tmp_path / 'whole'}"]))
+    broken = [*fields, "--workers=2", f"--out={tmp_path / 'broken'}"]
+    with monkeypatch.context() as patch:
+        kill_after(patch, 6)
+        with pytest.raises(KilledError):
+            train(load(AnnRecipe, "ann", broken))
+    # Four steps an epoch: it broke off in the second. How many processes decode does not matter.
+    resumed = train(load(AnnRecipe, "ann", [*broken, "--workers=1"]), resume=True)
+    assert [row["step"] for row in resumed.read_table("metrics.csv")] == ["4", "8"]
+    again = resumed.read_weights()
+    assert all(torch.equal(value, again[name]) for name, value in whole.read_weights().items())
 
 
 def test_imagenet_is_shown_in_resized_crops_and_tested_on_its_middle(tmp_path: Path) -> None:
