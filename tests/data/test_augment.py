@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -125,3 +126,19 @@ def test_images_are_varied_apart_from_each_other() -> None:
 def test_sizes_that_are_none_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(options))} must be a number of pixels"):
         Augmentation(**options)
+
+
+def test_roll_moves_round_the_edge_and_loses_nothing() -> None:
+    counts = torch.arange(5 * 7, dtype=torch.uint8).reshape(1, 5, 7, 1).expand(30, 5, 7, 1).contiguous()
+    generator = torch.Generator().manual_seed(0)
+    rolled = augment(counts, Augmentation(crop=0, flip=False, roll=2), mean=[0.0], std=[1 / 255], generator=generator)
+    seen = set()
+    for image in rolled[:, 0]:
+        ways = [
+            way
+            for way in product(range(-2, 3), repeat=2)
+            if torch.equal(image, counts[0, :, :, 0].roll(way, (0, 1)).float())
+        ]
+        assert len(ways) == 1
+        seen.add(ways[0])
+    assert len(seen) > 10

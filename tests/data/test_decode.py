@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from spikestill.data import decode
+from spikestill.data import progress, reading
 from spikestill.data.decode import decode_all, resize
 from spikestill.types import InputError
 
@@ -30,7 +30,7 @@ def test_many_images_stay_in_order(
     small: float, picture: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whether one thread decodes or several must not be seen.
-    monkeypatch.setattr(decode, "_SMALL", small)
+    monkeypatch.setattr(reading, "_SMALL", small)
     contents = [picture(seed) for seed in range(300)]
     result = decode_all(((str(i), c) for i, c in enumerate(contents)), 300, title="decoding", image_size=None)
     assert len(result) == 300
@@ -97,7 +97,7 @@ def test_long_work_is_reported(
     contents = [("", picture(0))] * 200
     decode_all(contents, 200, title="decoding train", image_size=None)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(decode, "_SILENT", -1.0)
+    monkeypatch.setattr(progress, "_SILENT", -1.0)
     decode_all(contents, 200, title="decoding train", image_size=None)
     assert capsys.readouterr().err == "decoding train: 200 of 200 images\n"
 

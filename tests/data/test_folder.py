@@ -94,3 +94,17 @@ def test_missing_parts_are_named(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "bare" / "test").mkdir()
     with pytest.raises(InputError, match="holds no class"):
         load(f"folder:{tmp_path / 'bare'}")
+
+
+def test_corrupt_images_are_skipped_and_counted(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in ("train/ant/0.png", "test/bee/1.png"):
+        (tree / file).write_bytes(b"broken")
+    data = load(f"folder:{tree}", validation=0, skip_corrupt=True)
+    assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0] * 3 + [1] * 4, [0, 0, 1])
+    assert len(data.unreadable) == 2
+    printed = capsys.readouterr().err
+    assert "files that cannot be read and were skipped: 2" in printed
+    for file in tree.glob("test/*/*.png"):
+        file.write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"no image of the test part can be read; the first is '.*test/ant/0.png'"):
+        load(f"folder:{tree}", skip_corrupt=True)

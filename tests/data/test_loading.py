@@ -81,4 +81,14 @@ def test_wrong_requests_are_one_line(name: str, options: dict[str, Any], message
 
 
 def test_names() -> None:
-    assert names() == ["cifar10", "cifar100", "digits", "folder:PATH", "parquet:PATH"]
+    assert names() == [
+        "cifar10",
+        "cifar10-dvs",
+        "cifar100",
+        "digits",
+        "dvs-gesture",
+        "folder:PATH",
+        "imagenet",
+        "parquet:PATH",
+        "tiny-imagenet",
+    ]

@@ -173,3 +173,13 @@ def test_the_real_cifar10() -> None:
     assert data.test.labels.bincount().tolist() == [1000] * 10
     assert data.mean == pytest.approx((0.491, 0.482, 0.447), abs=1e-3)
     assert data.std == pytest.approx((0.245, 0.243, 0.261), abs=1e-3)
+
+
+def test_corrupt_images_are_skipped_and_counted(tmp_path: Path, write_parquet: Write, picture: Picture) -> None:
+    for part in ("train", "test"):
+        contents = [picture(seed) for seed in range(4)]
+        contents[2] = b"broken"
+        write_parquet(tmp_path / f"{part}.parquet", contents, [0, 1, 0, 1])
+    data = load(f"parquet:{tmp_path}", validation=0, skip_corrupt=True)
+    assert data.train.labels.tolist() == data.test.labels.tolist() == [0, 1, 1]
+    assert len(data.unreadable) == 2

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spikestill.data import DataSet, ImageSet
-from spikestill.data.records import channel_statistics
+from spikestill.data.samples import channel_statistics
 from spikestill.types import InputError
 
 Images = Callable[..., ImageSet]

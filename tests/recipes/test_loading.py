@@ -11,6 +11,7 @@ from spikestill.recipes.loading import differences, overlaid
 from spikestill.types import InputError
 
 OF_LASNN = ["lasnn", "hybrid", "hybrid-distillation", "conversion", "calibration", "diet-snn", "qcfs"]
+OF_DATA = ["resnet34-imagenet", "resnet19-cifar10-dvs", "vgg11-cifar10-dvs", "vgg16-tiny-imagenet"]
 OF_BLOCKWISE = ["labels-only", "label-distillation", "rate-bp", "blockwise"]
 
 
@@ -39,7 +40,7 @@ def test_every_preset_is_a_recipe_of_its_own_name(name: str) -> None:
 
 
 def test_the_presets_are_all_tested_and_say_how_they_are_launched() -> None:
-    assert set(presets()) == {"ann", "spike-distillation", *OF_BLOCKWISE, *OF_LASNN}
+    assert set(presets()) == {"ann", "spike-distillation", *OF_BLOCKWISE, *OF_LASNN, *OF_DATA}
     for name, path in presets().items():
         command = "train" if name == "ann" else "distill"
         assert f"#   spikestill {command} {name} --" in path.read_text()
@@ -162,3 +163,19 @@ def test_spike_distillation_needs_a_teacher_that_spikes() -> None:
     recipe = load(DistillRecipe, "spike-distillation", ["--teacher=runs/hybrid"])
     assert recipe.gradient == "bptt"
     assert recipe.stage("source") is not None
+
+
+@pytest.mark.parametrize("name", OF_DATA)
+def test_the_presets_of_one_data_set_have_its_papers_settings(name: str) -> None:
+    recipe = load(DistillRecipe, name, ["--teacher=t"] if name == "resnet34-imagenet" else [])
+    student, _, data = name.partition("-")
+    assert (recipe.method, recipe.student, recipe.data) == (name, student, data)
+    papers = {
+        "imagenet": (4, "rate", "sgd", 0.2, 2e-5, 512, 100),
+        "cifar10-dvs": (10, "rate", "sgd", 0.1, 5e-4, 128, 300),
+        "tiny-imagenet": (100, "bptt", "adam", 1e-4, 5e-4, 16, 100),
+    }
+    optimiser = (recipe.optimiser.name, recipe.optimiser.lr, recipe.optimiser.weight_decay)
+    assert (recipe.timesteps, recipe.gradient, *optimiser, recipe.batch_size, recipe.epochs) == papers[data]
+    assert recipe.augmentation.flip
+    assert recipe.event_frames == (10 if data == "cifar10-dvs" else None)

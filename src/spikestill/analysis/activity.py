@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spikestill.analysis.operations import Firing, Operations, operations
 from spikestill.graph import SpikingNetwork, evaluating
+from spikestill.nn import Events
 from spikestill.types import InputError
 
 __all__ = ["Evaluation", "evaluate"]
@@ -61,6 +62,8 @@ def evaluate(
     images = 0
     with evaluating(network):
         for batch, labels in batches:
+            if isinstance(network.encoder, Events):
+                batch = batch[: wanted[-1]]
             steps = network.unroll(batch, wanted[-1], watch=firing).float()
             running = steps.cumsum(0)[torch.tensor(wanted, device=steps.device) - 1]
             correct += (running.argmax(-1) == labels).sum(1).cpu()

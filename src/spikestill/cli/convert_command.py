@@ -27,6 +27,8 @@ _OF_THE_ANN = (
     "data",
     "data_dir",
     "image_size",
+    "skip_corrupt",
+    "events",
     "limit_train",
     "validation",
     "split_seed",
@@ -61,7 +63,8 @@ def run(words: Sequence[str]) -> None:
     rest = [word for word in without(rest, "--method") if word != "--overwrite"]
     recipe = as_mapping(load(AnnRecipe, source.folder / "recipe.yaml"))
     fields = read_source(DistillRecipe, "conversion") | {name: recipe[name] for name in _OF_THE_ANN}
-    fields |= {"student": recipe["model"], "source": folder}
+    # What is converted sees a recording as the ANN does: the mean of its frames.
+    fields |= {"student": recipe["model"], "source": folder, "encoder": {"name": "direct"}}
     if method is not None:
         fields["initialise"] = method
     report(train(load(DistillRecipe, fields, rest), overwrite=overwrite))

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from spikestill.data.augment import Augmentation
 from spikestill.data.batches import Batches
+from spikestill.data.frames import EventFrames
 from spikestill.data.loading import load, names
-from spikestill.data.records import DataSet, ImageSet
+from spikestill.data.progress import duration
+from spikestill.data.recordings import EVENT_DATA, FRAMES
+from spikestill.data.records import DataSet
+from spikestill.data.samples import EventSet, ImageSet
 
-__all__ = ["Augmentation", "Batches", "DataSet", "ImageSet", "load", "names"]
+__all__ = [
+    "EVENT_DATA",
+    "FRAMES",
+    "Augmentation",
+    "Batches",
+    "DataSet",
+    "EventFrames",
+    "EventSet",
+    "ImageSet",
+    "duration",
+    "load",
+    "names",
+]

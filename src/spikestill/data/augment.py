@@ -18,11 +18,17 @@ __all__ = ["Augmentation", "augment", "normalise"]
 class Augmentation:
     """What is varied at random, image by image.
 
-    The order is AutoAugment, crop, flip, normalisation, Cutout.
+    The order is resized crop, AutoAugment, crop, flip, roll, normalisation, Cutout. All frames of a recording are
+    varied alike.
 
     Attributes:
+        resized_crop: show a random rectangle of at least this share of the image's area, scaled to its size (Szegedy et
+            al., 2015; ImageNet: 0.08). It is made where images are decoded, so it needs data that are decoded when they
+            are used; 0: off.
         crop: pad by this many pixels on every side and cut out a window of the old size at random; 0: off. The padding
             is the mean colour, 0 after normalisation.
+        roll: move by up to this many pixels along both axes; what leaves on one side comes in on the other (for events:
+            Li et al., 2022); 0: off.
         flip: mirror left and right with probability 1/2.
         cutout: side in pixels of a square set to the mean colour (DeVries & Taylor, 2017); its centre is anywhere in
             the image, so that part of it may lie outside; 0: off.
@@ -34,21 +40,25 @@ class Augmentation:
     """
 
     crop: int = 4
+    roll: int = 0
     flip: bool = True
     cutout: int = 0
     autoaugment: bool = False
+    resized_crop: float = 0.0
 
     @property
     def varies(self) -> bool:
         """Whether an image may look otherwise than it is."""
-        return bool(self.crop or self.flip or self.cutout or self.autoaugment)
+        return bool(self.resized_crop or self.crop or self.roll or self.flip or self.cutout or self.autoaugment)
 
     def __post_init__(self) -> None:
         """Refuse sizes that are no sizes."""
-        for option in ("crop", "cutout"):
+        for option in ("crop", "roll", "cutout"):
             value = getattr(self, option)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise InputError(f"augmentation: {option} must be a number of pixels, 0 or more, not {value!r}")
+        if not 0 <= self.resized_crop <= 1:
+            raise InputError(f"augmentation: resized_crop must lie in [0, 1], a share, not {self.resized_crop!r}")
 
 
 def augment(
@@ -62,7 +72,7 @@ def augment(
     """Vary and normalise a batch.
 
     Args:
-        pixels: uint8 ``[B, H, W, C]``, contiguous.
+        pixels: uint8 (events: or int16) ``[B, H, W, C]``, contiguous.
         augmentation: what to vary.
         mean: channel means on the [0, 1] scale.
         std: channel standard deviations on the [0, 1] scale.
@@ -73,7 +83,7 @@ def augment(
     """
     if augmentation.autoaugment:
         pixels = autoaugment(pixels, [255 * value for value in mean], generator)
-    pixels, inside = _crop_and_flip(pixels, augmentation, generator)
+    pixels, inside = _moved(pixels, augmentation, generator)
     images = normalise(pixels, mean, std)
     if augmentation.cutout:
         visible = ~_cutout_squares(pixels, augmentation.cutout, generator)
@@ -84,19 +94,17 @@ def augment(
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """``(pixel / 255 - mean) / std``: uint8 ``[B, H, W, C]`` to float32 ``[B, C, H, W]``, channels-last in memory."""
+    """``(pixel / 255 - mean) / std``: integers ``[B, H, W, C]`` to float32 ``[B, C, H, W]``, in channels-last order."""
     scale = torch.tensor([1 / (255 * value) for value in std], dtype=torch.float32, device=pixels.device)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32, device=pixels.device)
     images = torch.addcmul(shift, pixels.to(torch.float32), scale)
     return images.permute(0, 3, 1, 2)
 
 
-def _crop_and_flip(
-    pixels: Tensor, augmentation: Augmentation, generator: torch.Generator
-) -> tuple[Tensor, Tensor | None]:
+def _moved(pixels: Tensor, augmentation: Augmentation, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
     """The moved and mirrored batch ``[B, H, W, C]``, and which pixels of it lie inside the old image ``[B, H, W]``."""
     crop = augmentation.crop
-    if not crop and not augmentation.flip:
+    if not crop and not augmentation.roll and not augmentation.flip:
         return pixels, None
     count, height, width, channels = pixels.shape
     device = pixels.device
@@ -106,6 +114,9 @@ def _crop_and_flip(
     if augmentation.flip:
         mirrored = (torch.rand(count, 1, generator=generator) < 0.5).to(device)
         columns = torch.where(mirrored, columns.flip(1), columns)
+    if augmentation.roll:
+        way = torch.randint(-augmentation.roll, augmentation.roll + 1, (2, count, 1), generator=generator).to(device)
+        rows, columns = _rolled(rows, way[0]), _rolled(columns, way[1])
     inside = None
     if crop:
         inside_rows = (rows >= 0) & (rows < height)
@@ -117,6 +128,12 @@ def _crop_and_flip(
     index = ((first + rows)[:, :, None] * width + columns[:, None, :]).flatten()
     moved = pixels.reshape(-1, channels).index_select(0, index)
     return moved.reshape(count, height, width, channels), inside
+
+
+def _rolled(places: Tensor, by: Tensor) -> Tensor:
+    """Places ``[B, n]``, those of each image moved on by its number ``[B, 1]``, round the end."""
+    count = places.shape[1]
+    return places.gather(1, (torch.arange(count, device=places.device) + by) % count)
 
 
 def _cutout_squares(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Batches from images that lie on the device: a new permutation each epoch, and a resume that loses nothing."""
+"""Batches on the device: a new permutation each epoch, and a resume that loses nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from spikestill.data.augment import Augmentation, augment, normalise
-from spikestill.data.records import ImageSet
+from spikestill.data.encoded import EncodedSet
+from spikestill.data.samples import EventSet, Samples
 from spikestill.data.seeds import generator
+from spikestill.data.sources import Decoded, Held, Source
+from spikestill.data.unreadable import Unreadable
 from spikestill.types import InputError
 
 __all__ = ["Batches"]
@@ -19,12 +22,15 @@ __all__ = ["Batches"]
 class Batches:
     """An iterable of (images float32 ``[B, C, H, W]``, labels int64 ``[B]``), normalised; see also :meth:`accompany`.
 
+    Recordings of event cameras are ``[T, B, C, H, W]``, or one image each, the mean of their frames.
+
     Each iteration is the next epoch, also after one that was broken off. Order and augmentation of a batch depend only
     on seed, epoch and the batch's index, never on what ran before: a loader that continues from a ``state_dict`` gives
     the same batches to the last bit.
 
     Args:
-        images: the images; their pixels are held on ``device`` as uint8.
+        images: the images; their pixels (counts of events) are held on ``device`` as integers, unless they are decoded
+            when they are used.
         batch_size: images in a batch; the last one of an epoch may be smaller.
         mean: channel means on the [0, 1] scale.
         std: channel standard deviations on the [0, 1] scale.
@@ -33,6 +39,9 @@ class Batches:
         seed: what order and augmentation depend on.
         device: where the pixels lie and the batches are made.
         drop_last: leave out a smaller last batch.
+        merge_frames: show a recording as the mean of its frames.
+        workers: processes that decode what is not held in memory; 0: this one.
+        unreadable: what happens to images that cannot be decoded; None refuses them.
 
     Raises:
         InputError: no image, a batch size below 1, ``drop_last`` that drops everything, or mean and std that do
@@ -41,7 +50,7 @@ class Batches:
 
     def __init__(
         self,
-        images: ImageSet,
+        images: Samples,
         *,
         batch_size: int,
         mean: Sequence[float],
@@ -51,6 +60,9 @@ class Batches:
         seed: int = 0,
         device: str | torch.device = "cpu",
         drop_last: bool = False,
+        merge_frames: bool = False,
+        workers: int = 0,
+        unreadable: Unreadable | None = None,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"the batch size must be an integer of 1 or more, not {batch_size!r}")
@@ -67,10 +79,12 @@ class Batches:
         self.augmentation = augmentation
         self.seed = seed
         self.drop_last = drop_last
-        self._mean = tuple(mean)
-        self._std = tuple(std)
-        # [N, H, W, C]: a moved pixel is then one row of memory.
-        self._pixels = images.images.permute(0, 2, 3, 1).to(device).contiguous()
+        self.merge_frames = merge_frames
+        # None for images. To what moves pixels, the frames of a recording are further channels.
+        self._frames = images.timesteps if isinstance(images, EventSet) else None
+        self._mean = tuple(mean) * (self._frames or 1)
+        self._std = tuple(std) * (self._frames or 1)
+        self._source = self._source_of(images, device, workers, unreadable)
         self._labels = images.labels.to(device)
         self._companions: Tensor | None = None
         self._epoch = 0
@@ -88,20 +102,27 @@ class Batches:
         """Whether the augmentation shows an image otherwise in every epoch."""
         return self.augmentation is not None and self.augmentation.varies
 
+    @property
+    def holds_images(self) -> bool:
+        """Whether all images are in memory."""
+        return isinstance(self._source, Held)
+
     def accompany(self, function: Callable[[Tensor], Tensor]) -> None:
         """Give every batch a third part: what ``function`` makes of its images, which is computed here, once for all.
 
         Args:
-            function: from images ``[B, C, H, W]`` to values ``[B, ...]``, image by image.
+            function: from images ``[B, C, H, W]`` (or ``[T, B, C, H, W]``) to values ``[B, ...]``, image by image.
 
         Raises:
-            InputError: where the augmentation varies the images.
+            InputError: where the augmentation varies the images, or they are not held in memory.
         """
         if self.varies:
             raise InputError("what is augmented cannot be computed once for all epochs")
+        if not self.holds_images:
+            raise InputError("what is decoded when it is used is too much to compute something for all of it at once")
         rows = torch.arange(len(self._labels), device=self._labels.device)
-        parts = [function(normalise(self._pixels[some], self._mean, self._std)) for some in rows.split(self.batch_size)]
-        self._companions = torch.cat(parts)
+        plain = (normalise(pixels, self._mean, self._std) for pixels, _ in self._source.stream(self._split(rows), 0))
+        self._companions = torch.cat([function(self._in_time(images)) for images in plain])
 
     def __iter__(self) -> Iterator[Any]:
         """The next epoch; directly after ``load_state_dict``, the rest of the saved one."""
@@ -110,12 +131,12 @@ class Batches:
             self._epoch, self._position = self._epoch + 1, 0
         self._resumed = False
         epoch = self._epoch
-        order = self._order(epoch)
-        for index in range(self._position, len(self)):
-            rows = order[index * self.batch_size : (index + 1) * self.batch_size]
+        wanted = self._split(self._order(epoch))[self._position : len(self)]
+        for index, (pixels, rows) in enumerate(self._source.stream(wanted, epoch), self._position):
             # In the plain layout, which any network takes; what gains from channels-last asks for it. contiguous()
             # would leave images of one channel in strides that count as both, and convolutions choose the other.
-            images = self._images(rows, epoch, index).clone(memory_format=torch.contiguous_format)
+            varied = self._in_time(self._varied(pixels, epoch, index))
+            images = varied.clone(memory_format=torch.contiguous_format)
             batch: tuple[Tensor, ...] = images, self._labels[rows]
             if self._companions is not None:
                 batch = *batch, self._companions[rows]
@@ -159,9 +180,29 @@ class Batches:
             return torch.arange(count, device=self._labels.device)
         return torch.randperm(count, generator=generator(self.seed, "order", epoch)).to(self._labels.device)
 
-    def _images(self, rows: Tensor, epoch: int, index: int) -> Tensor:
-        pixels = self._pixels.index_select(0, rows)
+    def _split(self, order: Tensor) -> tuple[Tensor, ...]:
+        return order.split(self.batch_size)
+
+    def _varied(self, pixels: Tensor, epoch: int, index: int) -> Tensor:
         if self.augmentation is None:
             return normalise(pixels, self._mean, self._std)
         draws = generator(self.seed, "augmentation", epoch, index)
         return augment(pixels, self.augmentation, mean=self._mean, std=self._std, generator=draws)
+
+    def _in_time(self, images: Tensor) -> Tensor:
+        """Images as they are; recordings ``[B, T*C, H, W]`` as frames ``[T, B, C, H, W]``, or as their mean."""
+        if self._frames is None:
+            return images
+        frames = images.unflatten(1, (self._frames, -1))
+        return frames.mean(1) if self.merge_frames else frames.transpose(0, 1)
+
+    def _source_of(
+        self, images: Samples, device: str | torch.device, workers: int, unreadable: Unreadable | None
+    ) -> Source:
+        least = 0.0 if self.augmentation is None else self.augmentation.resized_crop
+        if isinstance(images, EncodedSet):
+            met = Unreadable() if unreadable is None else unreadable
+            return Decoded(images, device, least=least, seed=self.seed, workers=workers, unreadable=met)
+        if least:
+            raise InputError("augmentation.resized_crop needs data that are decoded when they are used, as imagenet is")
+        return Held(images, device)

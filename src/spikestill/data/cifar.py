@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from spikestill.data.records import ImageSet, RawData
+from spikestill.data.records import RawData
+from spikestill.data.samples import ImageSet
 from spikestill.types import InputError
 
 __all__ = ["read_cifar"]

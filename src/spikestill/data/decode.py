@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
-import sys
-import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,24 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikestill.data.crops import central_square
+from spikestill.data.reading import read_all
+from spikestill.data.unreadable import Unreadable
 from spikestill.types import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["decode_all", "resize"]
-
-# Images a worker takes at a time: enough to hide the pool's own cost for 32x32 pixels.
-_CHUNK = 64
-# An image decoded in less than this (seconds) counts as small.
-_SMALL = 5e-4
-# Work shorter than this passes in silence (seconds).
-_SILENT = 2.0
+__all__ = ["Encoded", "Framing", "decode", "decode_all", "resize"]
 
 Encoded = tuple[str, bytes | Path]
+Framing = Callable[["Image.Image"], "Image.Image"]
 
 
-def decode_all(items: Iterable[Encoded], total: int, *, title: str, image_size: int | None) -> list[np.ndarray]:
+def decode_all(
+    items: Iterable[Encoded], total: int, *, title: str, image_size: int | None, unreadable: Unreadable | None = None
+) -> list[np.ndarray | None]:
     """Decode images in parallel, in order.
 
     Gray images stay ``[H, W, 1]``, all others become RGB ``[H, W, 3]`` (palettes are looked up, transparency is
@@ -46,29 +41,43 @@ def decode_all(items: Iterable[Encoded], total: int, *, title: str, image_size: 
         total: how many there are, for the progress.
         title: what is being decoded, for the progress on standard error.
         image_size: scale the shorter side to this and cut out the central square; None: keep the size.
+        unreadable: what happens to images that cannot be read; None refuses them.
+
+    Returns:
+        Every image's pixels; None in the place of one that was left out.
 
     Raises:
-        InputError: an image that cannot be read, by its name.
+        InputError: an image that cannot be read and may not be left out, by its name.
     """
+    framing = None if image_size is None else partial(central_square, size=image_size)
+    return read_all(items, lambda item: decode(*item, framing), total, title=title, unreadable=unreadable)
 
-    def work(chunk: list[Encoded]) -> list[np.ndarray]:
-        return [_decode(name, source, image_size) for name, source in chunk]
 
-    items = iter(items)
-    started = shown = time.monotonic()
-    images = work(list(islice(items, _CHUNK)))
-    # Small images are mostly Python's work, over which several threads would only quarrel (CIFAR-10: 8 s instead of 6 s
-    # with two); large ones are the codec's, which runs beside Python.
-    small = time.monotonic() - started < _SMALL * len(images)
-    workers = 1 if small else min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
-        for chunk in _map_ahead(pool, work, _chunks(items), 2 * workers):
-            images.extend(chunk)
-            now = time.monotonic()
-            if now - started > _SILENT and (now - shown > 1 or len(images) == total):
-                _show(f"{title}: {len(images)} of {total} images", last=len(images) == total)
-                shown = now
-    return images
+def decode(name: str, source: bytes | Path, framing: Framing | None = None) -> np.ndarray:
+    """The pixels of one image, uint8 ``[H, W, 1 or 3]``.
+
+    Args:
+        name: what to call it in an error.
+        source: its file, or its encoded content.
+        framing: what of the 8-bit image to show, and in which size; None: all of it, as it is.
+
+    Raises:
+        InputError: when it cannot be read.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    # What Pillow and its codecs raise for broken content; SyntaxError is its way to report a bad PNG chunk.
+    broken = (OSError, ValueError, SyntaxError, EOFError, TypeError, struct.error, zlib.error)
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+            image = _eight_bit(ImageOps.exif_transpose(opened))
+            pixels = np.asarray(image if framing is None else framing(image))
+    except (*broken, Image.DecompressionBombError) as error:
+        reason = str(error).replace("\n", " ") or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = "in no known format"
+        raise InputError(f"{name} is not a readable image ({reason}); repair or remove it") from error
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -87,23 +96,6 @@ def resize(images: Tensor, size: int) -> Tensor:
     return torch.cat(scaled).contiguous(memory_format=torch.channels_last)
 
 
-def _decode(name: str, source: bytes | Path, image_size: int | None) -> np.ndarray:
-    from PIL import Image, ImageOps
-
-    # What Pillow and its codecs raise for broken content; SyntaxError is its way to report a bad PNG chunk.
-    broken = (OSError, ValueError, SyntaxError, EOFError, TypeError, struct.error, zlib.error)
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            image = _eight_bit(ImageOps.exif_transpose(opened))
-            if image_size is not None and image.size != (image_size, image_size):
-                image = ImageOps.fit(image, (image_size, image_size), method=Image.Resampling.BILINEAR)
-            pixels = np.asarray(image)
-    except (*broken, Image.DecompressionBombError) as error:
-        reason = str(error).replace("\n", " ") or type(error).__name__
-        raise InputError(f"{name} is not a readable image ({reason}); repair or remove it") from error
-    return pixels if pixels.ndim == 3 else pixels[:, :, None]
-
-
 def _eight_bit(image: Image.Image) -> Image.Image:
     """The same image as 8-bit gray or RGB."""
     from PIL import Image
@@ -118,34 +110,3 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
-
-
-def _chunks(items: Iterable[Encoded]) -> Iterator[list[Encoded]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, _CHUNK)):
-        yield chunk
-
-
-def _map_ahead(
-    pool: ThreadPoolExecutor,
-    work: Callable[[list[Encoded]], list[np.ndarray]],
-    chunks: Iterator[list[Encoded]],
-    ahead: int,
-) -> Iterator[list[np.ndarray]]:
-    """Like ``pool.map``, which would read all encoded content into memory at once: this keeps ``ahead`` chunks."""
-    waiting = [pool.submit(work, chunk) for chunk in islice(chunks, ahead)]
-    try:
-        while waiting:
-            yield waiting.pop(0).result()
-            waiting.extend(pool.submit(work, chunk) for chunk in islice(chunks, 1))
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def _show(text: str, *, last: bool) -> None:
-    """One line that overwrites itself on a terminal; elsewhere (a log) only the last one."""
-    if sys.stderr.isatty():
-        print(f"\r{text}", end="\n" if last else "", file=sys.stderr, flush=True)
-    elif last:
-        print(text, file=sys.stderr, flush=True)

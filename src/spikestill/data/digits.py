@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from spikestill.data.records import ImageSet, RawData
+from spikestill.data.records import RawData
+from spikestill.data.samples import ImageSet
 from spikestill.data.splits import stratified_split
 
 __all__ = ["TEST_IMAGES", "read_digits"]

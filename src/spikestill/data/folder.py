@@ -7,6 +7,7 @@ from pathlib import Path
 from spikestill.data.decode import decode_all
 from spikestill.data.parts import ON_DISK, assemble, choose
 from spikestill.data.records import RawData
+from spikestill.data.unreadable import Unreadable
 from spikestill.types import InputError
 
 __all__ = ["read_folder"]
@@ -14,7 +15,7 @@ __all__ = ["read_folder"]
 _EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
-def read_folder(path: Path, image_size: int | None = None) -> RawData:
+def read_folder(path: Path, image_size: int | None = None, unreadable: Unreadable | None = None) -> RawData:
     """Read ``train/<class>/*.png`` (or other image files) and the same under ``test/`` or ``val/``.
 
     Classes are numbered in alphabetical order of their folders. Where both ``test`` and ``val`` exist, ``val`` is the
@@ -24,6 +25,7 @@ def read_folder(path: Path, image_size: int | None = None) -> RawData:
     Args:
         path: the folder that holds ``train``.
         image_size: scale the shorter side to this and cut out the central square; None: keep the common size.
+        unreadable: what happens to images that cannot be read; None refuses them.
 
     Raises:
         InputError: missing parts, a class without an image, classes that differ between the parts, an image that
@@ -45,6 +47,7 @@ def read_folder(path: Path, image_size: int | None = None) -> RawData:
             len(listed),
             title=f"decoding {folders[part].name}",
             image_size=image_size,
+            unreadable=unreadable,
         )
         for part, listed in files.items()
     }

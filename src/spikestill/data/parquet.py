@@ -11,6 +11,7 @@ from typing import Any
 from spikestill.data.decode import Encoded, decode_all
 from spikestill.data.parts import ON_DISK, assemble, choose
 from spikestill.data.records import RawData
+from spikestill.data.unreadable import Unreadable
 from spikestill.types import InputError
 
 __all__ = ["read_parquet"]
@@ -19,13 +20,13 @@ _FILE = re.compile(rf"^(?P<part>{'|'.join(ON_DISK)})(-(?P<shard>\d+)-of-(?P<shar
 _IMAGE_COLUMNS = ("img", "image")
 
 
-def read_parquet(path: Path, image_size: int | None = None) -> RawData:
+def read_parquet(path: Path, image_size: int | None = None, unreadable: Unreadable | None = None) -> RawData:
     """Read ``train`` and ``test`` (and ``validation``, where there is one) from a folder of Parquet files.
 
     A part is one file (``train.parquet``) or several shards (``train-00000-of-00002.parquet``), in the folder or in its
     sub-folder ``data``. Column ``img`` or ``image`` is a struct with the encoded image in ``bytes``; column ``label``
     is an integer. Class names come from the hub's metadata in the file, else they are the numbers. Without a test part,
-    the validation part is the test set.
+    the validation part is the test set. Images that cannot be read are refused, unless ``unreadable`` leaves them out.
 
     Raises:
         InputError: missing files or columns, null or out-of-range labels, images that cannot be read (with file and
@@ -37,7 +38,7 @@ def read_parquet(path: Path, image_size: int | None = None) -> RawData:
     for part, shards in files.items():
         for file, values in zip(shards, labels[part], strict=True):
             _check_range(file, values, len(names))
-    decoded = {part: _images(shards, image_size) for part, shards in files.items()}
+    decoded = {part: _images(shards, image_size, unreadable) for part, shards in files.items()}
     flat = {part: [value for shard in values for value in shard] for part, values in labels.items()}
     return assemble(decoded, flat, names, lambda part, row: _place(files[part], labels[part], row))
 
@@ -125,7 +126,7 @@ def _check_range(file: Path, labels: list[int], classes: int) -> None:
             raise InputError(f"'{file}' row {row}: label {value} is outside 0..{classes - 1}")
 
 
-def _images(shards: list[Path], image_size: int | None) -> list[Any]:
+def _images(shards: list[Path], image_size: int | None, unreadable: Unreadable | None) -> list[Any]:
     images = []
     for file in shards:
         opened, column = _open(file)
@@ -134,6 +135,7 @@ def _images(shards: list[Path], image_size: int | None) -> list[Any]:
             opened.metadata.num_rows,
             title=f"decoding {file.name}",
             image_size=image_size,
+            unreadable=unreadable,
         )
     return images
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikestill.data.records import ImageSet, RawData
+from spikestill.data.records import RawData
+from spikestill.data.samples import ImageSet
 from spikestill.types import InputError
 
 __all__ = ["ON_DISK", "assemble", "choose"]
@@ -51,7 +52,7 @@ def choose(found: Mapping[str, Found], place: str) -> dict[str, Found]:
 
 
 def assemble(
-    decoded: Mapping[str, Sequence[np.ndarray]],
+    decoded: Mapping[str, Sequence[np.ndarray | None]],
     labels: Mapping[str, Sequence[int]],
     class_names: tuple[str, ...],
     name_of: Callable[[str, int], str],
@@ -61,27 +62,33 @@ def assemble(
     A set in which any image has colour becomes RGB as a whole; its gray images then get three equal channels.
 
     Args:
-        decoded: by part, images uint8 ``[H, W, 1 or 3]``.
+        decoded: by part, images uint8 ``[H, W, 1 or 3]``, or None for what was left out.
         labels: by part, one class index an image.
         class_names: in label order.
         name_of: what to call image ``row`` of a part in an error.
 
     Raises:
-        InputError: when the sizes differ, with the first image that does.
+        InputError: when the sizes differ, with the first image that does, and when a part has no image left.
     """
+    kept = {part: [row for row, image in enumerate(images) if image is not None] for part, images in decoded.items()}
+    for part, rows in kept.items():
+        if not rows:
+            raise InputError(f"no image of the {part} part can be read; the first is {name_of(part, 0)}")
+    shown = {part: [image for image in images if image is not None] for part, images in decoded.items()}
     sets = {}
-    first = decoded["train"][0]
-    channels = max(image.shape[2] for images in decoded.values() for image in images)
-    for part, images in decoded.items():
+    first = shown["train"][0]
+    channels = max(image.shape[2] for images in shown.values() for image in images)
+    for part, images in shown.items():
         pixels = np.empty((len(images), *first.shape[:2], channels), dtype=np.uint8)
-        for row, image in enumerate(images):
+        for index, (row, image) in enumerate(zip(kept[part], images, strict=True)):
             if image.shape[:2] != first.shape[:2]:
                 raise InputError(
-                    f"{name_of(part, row)} is {_size(image)} pixels where {name_of('train', 0)} is {_size(first)}; "
-                    "set image_size to bring all to one size"
+                    f"{name_of(part, row)} is {_size(image)} pixels where {name_of('train', kept['train'][0])} is "
+                    f"{_size(first)}; set image_size to bring all to one size"
                 )
-            pixels[row] = image
-        sets[part] = ImageSet(_channels_first(pixels), torch.tensor(labels[part], dtype=torch.int64))
+            pixels[index] = image
+        classes = torch.tensor([labels[part][row] for row in kept[part]], dtype=torch.int64)
+        sets[part] = ImageSet(_channels_first(pixels), classes)
     return RawData(sets["train"], sets["test"], class_names, validation=sets.get("validation"))
 
 

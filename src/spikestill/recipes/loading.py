@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origi
 
 import yaml
 
+from spikestill.data import EVENT_DATA
 from spikestill.recipes.names import presets
 from spikestill.recipes.schema import AnnRecipe, DistillRecipe, Recipe
 from spikestill.recipes.words import one_line, refuse_unknown_options, spelled
@@ -32,7 +33,7 @@ __all__ = [
     "strange",
 ]
 
-_WITHOUT_MEANING = ("out", "device", "checkpoint_minutes")
+_WITHOUT_MEANING = ("out", "device", "checkpoint_minutes", "workers")
 """Fields that a resume may change."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
@@ -170,7 +171,7 @@ def load(kind: type[AnyRecipe], source: str | Path | Mapping[str, Any], override
     words = [spelled(word) for word in overrides]
     refuse_unknown_options(words, list(_options(kind)))
     made = parser(kind)
-    varied = "augmentation" in fields or any(word.startswith("--augmentation") for word in words)
+    given = {name for name in ("augmentation", "encoder") if _is_given(name, fields, words)}
     try:
         parsed = made.parse_args(words, namespace=made.parse_object(fields))
     except ArgumentError as error:
@@ -178,10 +179,25 @@ def load(kind: type[AnyRecipe], source: str | Path | Mapping[str, Any], override
     resolved = parsed.as_dict()
     for complaint in strange(kind, resolved):
         raise complaint
-    if resolved["data"] == "digits" and not varied:
-        # A mirrored 2 is no digit, and a shift of 4 pixels moves an 8 x 8 image out of sight.
-        resolved["augmentation"] = {"crop": 1, "flip": False}
+    resolved |= {name: value for name, value in _suited_to(resolved["data"], kind).items() if name not in given}
     return from_mapping(kind, resolved)
+
+
+def _is_given(name: str, fields: Mapping[str, Any], words: Sequence[str]) -> bool:
+    return name in fields or any(word.startswith(f"--{name}") for word in words)
+
+
+def _suited_to(data: str, kind: type[Recipe]) -> dict[str, Any]:
+    """Fields whose default depends on the data."""
+    if data == "digits":
+        # A mirrored 2 is no digit, and a shift of 4 pixels moves an 8 x 8 image out of sight.
+        return {"augmentation": {"crop": 1, "flip": False}}
+    if data == "imagenet":
+        return {"augmentation": {"crop": 0, "resized_crop": 0.08, "flip": True}}
+    if data in EVENT_DATA:
+        suited: dict[str, Any] = {"augmentation": {"crop": 0, "roll": 5, "flip": data != "dvs-gesture"}}
+        return suited | ({"encoder": {"name": "events"}} if kind is DistillRecipe else {})
+    return {}
 
 
 def from_mapping(kind: type[AnyRecipe], fields: Mapping[str, Any]) -> AnyRecipe:

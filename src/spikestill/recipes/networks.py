@@ -60,6 +60,7 @@ class NetworkDescription:
         class_names: one name a class, in label order.
         levels: of its quantised activations, those of an ANN for QCFS; None where they are not quantised.
         spiking: what makes it spiking; None for an ANN.
+        frames: how many frames the recordings of an event camera are cut into; None for images.
         conversion: what a conversion has changed in its graph (see ``convert.restore``); None for none.
     """
 
@@ -73,6 +74,7 @@ class NetworkDescription:
     options: dict[str, Any] = field(default_factory=dict)
     levels: int | None = None
     spiking: Spiking | None = None
+    frames: int | None = None
     conversion: dict[str, Any] | None = None
 
     @classmethod
@@ -102,6 +104,7 @@ class NetworkDescription:
             class_names=data.class_names,
             levels=recipe.levels if isinstance(recipe, AnnRecipe) else None,
             spiking=spiking,
+            frames=data.frames,
         )
 
     @classmethod
@@ -126,6 +129,11 @@ class NetworkDescription:
             InputError: when the run has none or it is damaged.
         """
         return cls.from_json(run.read_json(f"{run.kind}.json"))
+
+    @property
+    def takes_frames(self) -> bool:
+        """Whether the network sees a recording frame by frame; any other sees images, or the mean of the frames."""
+        return self.spiking is not None and self.spiking.encoder.name == "events"
 
     def as_json(self) -> dict[str, Any]:
         """As plain mappings and lists."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from spikestill.data import Augmentation
+from spikestill.data import EVENT_DATA, Augmentation, EventFrames
 from spikestill.recipes.parts import (
     Conversion,
     Encoder,
@@ -32,6 +32,8 @@ _SHARED_BY_STAGES = (
     "data",
     "data_dir",
     "image_size",
+    "skip_corrupt",
+    "workers",
     "limit_train",
     "validation",
     "split_seed",
@@ -48,13 +50,17 @@ class Recipe:
 
     Attributes:
         method: the recipe's name, of `spikestill list methods` or your own.
-        data: digits, cifar10, cifar100, folder:PATH or parquet:PATH.
+        data: one of `spikestill list datasets`, e.g. digits, cifar10 or folder:PATH.
         data_dir: where named data sets lie or are downloaded to.
         image_size: side to which images are brought; None keeps theirs.
+        events: how recordings of event cameras become frames.
+        skip_corrupt: leave out files that cannot be read, and count them, where the first one would be refused.
+        workers: processes that decode images which do not fit into memory; None for one a core, at most 8.
         limit_train: use only this number (an integer) or share (a fraction) of the training images.
         validation: share (or number) of the training images held out for model selection.
         split_seed: of the split into training and validation; teacher and students share it.
-        augmentation: how training images are varied; unless given, digits are cropped by 1 and never mirrored.
+        augmentation: how training images are varied; unless given, digits are cropped by 1 and never mirrored, events
+            rolled by 5 pixels in place of the crop, gestures never mirrored, and ImageNet shown in resized crops.
         width: factor on the channels of the network that is trained.
         model_options: further options of that network.
         epochs: passes over the training images.
@@ -75,6 +81,9 @@ class Recipe:
     data: str = "digits"
     data_dir: str | None = None
     image_size: int | None = None
+    events: EventFrames = field(default_factory=EventFrames)
+    skip_corrupt: bool = False
+    workers: int | None = None
     limit_train: int | float | None = None
     validation: int | float = 0.1
     split_seed: int = 0
@@ -120,6 +129,11 @@ class Recipe:
         return False
 
     @property
+    def event_frames(self) -> int | None:
+        """How many frames a recording is cut into; None where nothing says so."""
+        return self.events.frames
+
+    @property
     def folder(self) -> str:
         """The run folder, whether given or by default."""
         if self.out is not None:
@@ -154,6 +168,14 @@ class Recipe:
             yield f"device must be cpu, cuda or auto, not '{self.device}'"
         yield from self.optimiser.problems()
         yield from self.schedule.problems(self.epochs)
+        if self.workers is not None and self.workers < 0:
+            yield f"workers must be 0 or more, not {self.workers}"
+        if self.data == "dvs-gesture" and self.augmentation.flip:
+            yield "augmentation.flip makes left hands of right ones in dvs-gesture: set it to false"
+        if self.data not in EVENT_DATA and self.events != EventFrames():
+            yield f"events is for data of events ({' or '.join(EVENT_DATA)}), not {self.data}"
+        if self.data in EVENT_DATA and self.pixels == "signed":
+            yield f"{self.data} has no pixels between -1 and 1: use the encoder events or direct, not poisson or signed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +279,11 @@ class DistillRecipe(Recipe):
         return self.initialise not in ("random", "teacher-weights")
 
     @property
+    def event_frames(self) -> int | None:
+        """How many frames a recording is cut into: one for each time step, where the student sees them one by one."""
+        return self.timesteps if self.encoder.name == "events" else self.events.frames
+
+    @property
     def needs_teacher(self) -> tuple[str, ...]:
         """What in this recipe uses the teacher."""
         from spikestill.recipes.names import needs_teacher
@@ -282,6 +309,7 @@ class DistillRecipe(Recipe):
         if fields is None or not used or getattr(self, name) is not None:
             return None
         known = {entry: getattr(self, entry) for entry in _SHARED_BY_STAGES} | {"method": f"{self.method}-{name}"}
+        known["events"] = replace(self.events, frames=self.event_frames)
         if name == "source":
             known |= {"model": self.student, "width": self.width, "model_options": self.model_options}
             known |= {"pixel_scale": self.pixels}
@@ -309,6 +337,13 @@ class DistillRecipe(Recipe):
             yield f"{' and '.join(self.needs_teacher)} need a teacher: give --teacher RUN_OR_MODEL"
         if self.teacher is not None and not self.needs_teacher:
             yield "a teacher is given, but no objective and no initialisation uses it"
+        if self.encoder.name == "events":
+            if self.data not in EVENT_DATA and not self.student.startswith("custom:"):
+                yield f"encoder events needs data of events ({' or '.join(EVENT_DATA)}), not {self.data}"
+            if self.events.frames not in (None, self.timesteps):
+                yield f"events.frames must be timesteps ({self.timesteps}) or left out, not {self.events.frames}"
+            if self.converts:
+                yield f"initialise: {self.initialise} converts what sees images, the encoder events gives it frames"
         if self.source is not None and not self.converts:
             yield f"a source is given, but initialise: {self.initialise} converts none"
         if self.conversion.images < 1:

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from spikestill.data import duration
 from spikestill.runs import Run, write_atomically, write_weights
 from spikestill.train.learner import Learner
 from spikestill.train.memory import forget_peak_memory, peak_memory
@@ -181,9 +182,7 @@ class Progress(Callback):
     def _left(self, trainer: lightning.Trainer) -> str:
         done = trainer.global_step - self._first_step
         remaining = trainer.estimated_stepping_batches - trainer.global_step
-        seconds = round((time.monotonic() - self._begun) * remaining / max(done, 1))
-        minutes, seconds = divmod(seconds, 60)
-        return f"{minutes // 60}:{minutes % 60:02d} h" if minutes >= 60 else f"{minutes}:{seconds:02d} min"
+        return duration((time.monotonic() - self._begun) * remaining / max(done, 1))
 
     def _write(self, text: str, end: str) -> None:
         # Back to the line's beginning and clear the rest of it, so that a shorter text leaves nothing behind.

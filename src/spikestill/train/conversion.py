@@ -81,4 +81,11 @@ def trainable_ann(recipe: AnnRecipe, data: DataSet, description: NetworkDescript
 
 def _first(data: DataSet, count: int, description: NetworkDescription, device: torch.device) -> Batches:
     images = data.train.subset(torch.arange(min(count, len(data.train))))
-    return Batches(images, batch_size=_BATCH, mean=description.mean, std=description.std, device=device)
+    return Batches(
+        images,
+        batch_size=_BATCH,
+        mean=description.mean,
+        std=description.std,
+        device=device,
+        merge_frames=not description.takes_frames,
+    )

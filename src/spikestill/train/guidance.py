@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from spikestill import graph, objectives
 from spikestill.data import Batches, DataSet
+from spikestill.nn import Events
 from spikestill.recipes import DistillRecipe, NetworkDescription
 from spikestill.train.conversion import converted_student
 from spikestill.train.learner import DistillLearner
@@ -123,13 +124,20 @@ def _refuse_unfit(who: str, network: nn.Module, data: DataSet, device: torch.dev
     """
     try:
         with graph.evaluating(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            classes = network(torch.zeros(1, *data.input_shape, device=device)).shape[-1]
+            classes = network(_black(network, data).to(device)).shape[-1]
     except RuntimeError as error:
         raise InputError(
             f"the {who} does not take images {data.input_shape} (C, H, W) of {data.name}: {str(error).splitlines()[0]}"
         ) from error
     if classes != data.num_classes:
         raise InputError(f"the {who} has {classes} classes, the data {data.name} has {data.num_classes}")
+
+
+def _black(network: nn.Module, data: DataSet) -> Tensor:
+    """One black image, or the frames of a recording in which nothing happened."""
+    black = torch.zeros(1, *data.input_shape)
+    takes_frames = isinstance(network, graph.SpikingNetwork) and isinstance(network.encoder, Events)
+    return black.expand(data.frames or 1, *black.shape) if takes_frames else black
 
 
 def _rescale(student: NetworkDescription, teacher: Teacher, device: torch.device) -> tuple[Tensor, Tensor] | None:

@@ -60,7 +60,7 @@ class Learner(lightning.LightningModule, ABC):
         """The loss to minimise, the logits ``[B, K]`` and the unweighted loss terms, for one batch.
 
         Args:
-            images: ``[B, C, H, W]``.
+            images: ``[B, C, H, W]``, or event frames ``[T, B, C, H, W]``.
             labels: ``[B]``.
             known: what accompanies the batch: the teacher's logits ``[B, K]``, where they are always the same.
         """
@@ -84,10 +84,16 @@ class Learner(lightning.LightningModule, ABC):
         """The context in which linear layers compute in ``precision``, from float32 weights."""
         return torch.autocast(self._totals.device.type, torch.bfloat16, enabled=precision == "bf16")
 
+    def laid_out(self, images: Tensor) -> Tensor:
+        """Images ``[B, C, H, W]``, or event frames ``[T, B, C, H, W]``, in the recipe's memory format."""
+        if images.ndim == 4:
+            return images.contiguous(memory_format=self._layout)
+        return images.flatten(0, 1).contiguous(memory_format=self._layout).unflatten(0, images.shape[:2])
+
     def training_step(self, batch: tuple[Tensor, ...], index: int) -> Tensor:
         """One step's loss; Lightning differentiates it and steps the optimiser."""
         images, labels, *known = batch
-        loss, logits, terms = self.losses(images.contiguous(memory_format=self._layout), labels, *known)
+        loss, logits, terms = self.losses(self.laid_out(images), labels, *known)
         with torch.no_grad():
             figures = (loss.new_tensor(len(labels)), loss * len(labels), (logits.argmax(dim=1) == labels).sum())
             self._totals += torch.stack([*figures, *(term * len(labels) for term in terms)])
@@ -122,7 +128,7 @@ class Learner(lightning.LightningModule, ABC):
         """Add one validation batch's figures."""
         images, labels = batch
         with self.autocast(self.recipe.precision):
-            logits = self.kept(images.contiguous(memory_format=self._layout)).float()
+            logits = self.kept(self.laid_out(images)).float()
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         self._validated += torch.stack([loss.new_tensor(len(labels)), loss, (logits.argmax(dim=1) == labels).sum()])
 
@@ -228,11 +234,9 @@ class DistillLearner(Learner):
         """Ask the teacher once for its logits of all training images, if every epoch would ask for the same again."""
         (teacher,) = self._teacher
         looked_into = self._teacher_taps or self._teacher_gradients or isinstance(teacher, SpikingNetwork)
-        if teacher is None or looked_into or self.batches.varies:
+        if teacher is None or looked_into or self.batches.varies or not self.batches.holds_images:
             return
-        self.batches.accompany(
-            lambda images: self._asked(teacher, images.contiguous(memory_format=self._layout)).logits
-        )
+        self.batches.accompany(lambda images: self._asked(teacher, self.laid_out(images)).logits)
 
     def losses(  # noqa: D102
         self, images: Tensor, labels: Tensor, *known: Tensor
@@ -252,6 +256,8 @@ class DistillLearner(Learner):
 
     @torch.no_grad()
     def _asked(self, teacher: Guide, images: Tensor, labels: Tensor | None = None) -> Record:
+        if images.ndim == 5 and not isinstance(teacher, SpikingNetwork):
+            images = images.mean(0)  # an ANN sees all that happened as one image
         if self._rescale is not None:
             images = images * self._rescale[0] + self._rescale[1]
         with self.autocast(self._teacher_precision):

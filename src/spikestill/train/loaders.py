@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal, TypeVar
 
 import torch
 from torch import nn
 
 from spikestill import data as datasets
-from spikestill.data import Batches, DataSet
+from spikestill.data import Batches, DataSet, EventFrames
 from spikestill.recipes import NetworkDescription, Recipe
 from spikestill.types import InputError
 
@@ -17,7 +18,10 @@ __all__ = ["load_data", "make_batches", "place", "resolve_device"]
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 _EVALUATION_BATCH = 500
-"""Images in a batch where no gradient is needed; the batch size of training need not fit."""
+"""Images in a batch of up to 32x32 pixels where no gradient is needed; of larger ones there are fewer."""
+
+_MOST_WORKERS = 8
+"""Processes that decode images, where the recipe does not say how many."""
 
 
 def load_data(recipe: Recipe) -> DataSet:
@@ -33,6 +37,8 @@ def load_data(recipe: Recipe) -> DataSet:
         seed=recipe.split_seed,
         limit_train=recipe.limit_train,
         image_size=recipe.image_size,
+        skip_corrupt=recipe.skip_corrupt,
+        events=EventFrames(frames=recipe.event_frames, by=recipe.events.by),
     )
 
 
@@ -52,7 +58,7 @@ def make_batches(
     images = {"train": data.train, "validation": data.validation, "test": data.test}[part]
     return Batches(
         images,
-        batch_size=recipe.batch_size if training else _EVALUATION_BATCH,
+        batch_size=recipe.batch_size if training else _evaluation_batch(recipe, data),
         mean=description.mean,
         std=description.std,
         shuffle=training,
@@ -61,7 +67,16 @@ def make_batches(
         device=device,
         # A last batch of one or two images would give BatchNorm statistics of nothing.
         drop_last=training and len(images) >= recipe.batch_size,
+        merge_frames=not description.takes_frames,
+        workers=min(_MOST_WORKERS, os.cpu_count() or 1) if recipe.workers is None else recipe.workers,
+        unreadable=data.unreadable,
     )
+
+
+def _evaluation_batch(recipe: Recipe, data: DataSet) -> int:
+    """How many images fit where no gradient is needed: as in training, or more where they are small."""
+    _, height, width = data.input_shape
+    return min(_EVALUATION_BATCH, max(recipe.batch_size, _EVALUATION_BATCH * 32 * 32 // (height * width)))
 
 
 def resolve_device(name: str) -> torch.device:

@@ -181,6 +181,7 @@ def _finish(
     test = make_batches(recipe, data, description, "test", device)
     started = time.monotonic()
     measured = measure(network, test, precision=recipe.precision, device=device)
+    data.unreadable.summarise()
     run.write_json(
         "result.json",
         {
@@ -189,6 +190,8 @@ def _finish(
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "data": data.name,
             "data_fingerprint": data.fingerprint,
+            "data_notes": list(data.notes),
+            "unreadable_files_skipped": len(data.unreadable),
             "images": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
             "epochs": recipe.epochs,
             "seed": recipe.seed,

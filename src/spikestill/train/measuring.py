@@ -136,6 +136,8 @@ def measure_run(
             f"{run.folder} takes images {description.input_shape} (C, H, W) of {description.num_classes} classes, "
             f"{recipe.data} has {images.input_shape} of {images.num_classes}"
         )
+    if description.frames != images.frames:
+        raise InputError(f"{run.folder} was trained on {description.frames} frames, {recipe.data} has {images.frames}")
     batches = make_batches(recipe, images, description, split, where)
     figures = measure(network, batches, precision=precision or recipe.precision, device=where, timesteps=timesteps)
     return figures | {"images": len(getattr(images, split))}

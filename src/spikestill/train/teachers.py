@@ -73,7 +73,16 @@ def find_teacher(name: str, data: DataSet, who: str = "teacher", may_spike: bool
         raise InputError(
             f"the {who} {name} takes images {description.input_shape} (C, H, W), the data has {data.input_shape}"
         )
+    if description.frames != data.frames:
+        raise InputError(
+            f"the {who} {name} was trained on {_seen(description.frames)}, the data has {_seen(data.frames)}: "
+            "give both the same events.frames"
+        )
     return Teacher(description.load(run), description.mean, description.std)
+
+
+def _seen(frames: int | None) -> str:
+    return "images" if frames is None else f"{frames} frames a recording"
 
 
 def _published_teacher(name: str, data: DataSet, who: str) -> Teacher:
