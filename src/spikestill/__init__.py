@@ -15,7 +15,7 @@ from spikestill.nn import IF, LIF, Direct, Events, Poisson
 from spikestill.types import InputError, Record
 
 if TYPE_CHECKING:
-    from spikestill import analysis, data, models, objectives, train
+    from spikestill import analysis, data, export, models, objectives, train
     from spikestill.analysis import evaluate
     from spikestill.train import distill
 
@@ -41,13 +41,14 @@ __all__ = [
     "data",
     "distill",
     "evaluate",
+    "export",
     "models",
     "objectives",
     "to_spiking",
     "train",
 ]
 
-_LAZY_LAYERS = ("analysis", "data", "models", "objectives", "train")
+_LAZY_LAYERS = ("analysis", "data", "export", "models", "objectives", "train")
 _LAZY_FUNCTIONS = {"distill": "train", "evaluate": "analysis"}
 
 
