@@ -27,7 +27,9 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(f"cannot write {path}: {reason}; free some space or choose another place") from error
+        raise InputError(
+            f"cannot write {path}: {reason}; free some space or choose another place (--out, --to)"
+        ) from error
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
