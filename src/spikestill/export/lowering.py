@@ -99,11 +99,14 @@ def _lower_convolution(work: Rewriting, node: fx.Node, layer: nn.Conv1d | nn.Con
     padding = _padding(layer)
     if padding is None:
         raise work.refusal(node, "its padding differs from side to side: use an odd kernel")
-    if layer.groups == 1 and layer.padding == padding and layer.bias is not None:
+    is_square = len(set(layer.kernel_size)) == 1
+    if layer.groups == 1 and layer.padding == padding and layer.bias is not None and is_square:
         return
     kind: Any = type(layer)
-    weight = _without_groups(layer.weight.detach(), layer.groups)
-    geometry: Any = (layer.kernel_size, layer.stride, padding, layer.dilation)
+    weight, padding = _squared(_without_groups(layer.weight.detach(), layer.groups), padding, layer.dilation)
+    if len(set(weight.shape[2:])) > 1:
+        raise work.refusal(node, f"NIR's tools take a kernel of {layer.kernel_size} for a square one: use odd sizes")
+    geometry: Any = (weight.shape[2:], layer.stride, padding, layer.dilation)
     plain: Any = kind(layer.in_channels, layer.out_channels, *geometry, device="meta")
     bias = torch.zeros_like(weight[:, 0, ..., 0]).reshape(len(weight), -1)[:, 0] if layer.bias is None else layer.bias
     plain.weight, plain.bias = nn.Parameter(weight), nn.Parameter(bias.detach().clone())
@@ -127,6 +130,15 @@ def _without_groups(weight: Tensor, groups: int) -> Tensor:
         rows = slice(group * len(block), (group + 1) * len(block))
         dense[rows, group * inputs : (group + 1) * inputs] = block
     return dense
+
+
+def _squared(weight: Tensor, padding: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
+    """A kernel with zeros around it up to its longest side, if it stays in the middle; and the padding for it."""
+    sizes = weight.shape[2:]
+    sides = [(max(sizes) - size) // 2 if (max(sizes) - size) % 2 == 0 else 0 for size in sizes]
+    around = [side for side in reversed(sides) for _ in range(2)]
+    wider = tuple(old + side * step for old, side, step in zip(padding, sides, dilation, strict=True))
+    return functional.pad(weight, around), wider
 
 
 def _lower_norm(work: Rewriting, node: fx.Node, norm: _BatchNorm) -> None:
@@ -194,7 +206,7 @@ def _lower_arithmetic(work: Rewriting, node: fx.Node) -> None:
 def terms_of(node: fx.Node) -> list[fx.Node]:
     """The signals whose sum a lowered node is; of what is no sum, itself."""
     if node.op == "call_function":
-        return [term for item in node.all_input_nodes for term in terms_of(item)]
+        return [term for item in node.args for term in terms_of(item)]  # type: ignore[arg-type]
     return [node]
 
 

@@ -45,10 +45,7 @@ def read(path: str | Path) -> nir.NIRGraph:
     if not Path(path).is_file():
         raise InputError(f"cannot read {path}: there is no such file")
     try:
-        graph = nir.read(path)
+        return nir.read(path)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} is damaged or no NIR file: {reason}") from error
-    if not isinstance(graph, nir.NIRGraph):
-        raise InputError(f"{path} holds a single {type(graph).__name__}, not a NIR graph")
-    return graph

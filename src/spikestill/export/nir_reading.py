@@ -101,7 +101,7 @@ def _stated(graph: nir.NIRGraph, source: str, given: Mapping[str, Any]) -> _Stat
     missing = [key for key in ("dt", "timesteps", "reset", "order") if key not in found]
     if missing:
         example = "from_nir(path, dt=1e-4, timesteps=4, reset='hard', order='leak-then-subtract')"
-        raise InputError(f"{source} does not say its {', '.join(missing)}: as another tool's; give it, as in {example}")
+        raise InputError(f"{source} does not say its {', '.join(missing)}: give what it leaves open, as in {example}")
     for key, known in (("reset", get_args(Reset)), ("order", get_args(Order))):
         if found[key] not in known:
             raise InputError(f"{source}: {unknown_name(key, str(found[key]), known)}")

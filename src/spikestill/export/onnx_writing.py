@@ -191,7 +191,7 @@ class _Unrolled:
     def _add(self, node: fx.Node, values: dict[fx.Node, str], time: int) -> str:
         """Add what computes a node at one time step; the name of its value."""
         module: Any = module_of(self._body, node)
-        given = [values[item] for item in node.all_input_nodes]
+        given = [values[item] for item in node.args]  # type: ignore[index]
         if module is None:
             return self._op("Add", given)
         if isinstance(module, LIF):
