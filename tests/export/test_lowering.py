@@ -44,7 +44,7 @@ def test_what_formats_have_no_word_for_is_expressed_exactly(name: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["threshold-balancing", "shift", "calibrate"])
-@pytest.mark.parametrize("name", ["residual", "dense", "shared", *converted.OWN])
+@pytest.mark.parametrize("name", ["dense", "shared", *converted.OWN])
 def test_converted_networks_keep_their_spikes(name: str, method: str) -> None:
     ann, snn = converted.pair(name)
     ss.convert(snn, ann, [converted.images()], method=method)

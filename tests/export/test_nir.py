@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from pathlib import Path
 from typing import Any
@@ -38,8 +40,10 @@ def assert_replays(snn: SpikingNetwork, folder: Path, images: Tensor) -> None:
     assert found.differing == found.predictions_differing == found.logits == 0
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("leak", [0.5, 0.9, 1.0])
+@pytest.mark.parametrize(
+    ("leak", "rule"),
+    [(0.5, "soft"), (0.9, "hard"), (1.0, "soft"), (0.9, "soft, leak first"), (0.5, "hard, leak first")],
+)
 def test_a_resnet20_replays_spike_for_spike(leak: float, rule: str, tmp_path: Path) -> None:
     snn = own.resnet20(ss.LIF(leak, 1.0, **RULES[rule]), timesteps=2)  # type: ignore[arg-type]
     images = torch.randn(1, 3, 32, 32)
@@ -63,7 +67,7 @@ def test_what_nir_has_no_word_for_replays(name: str, tmp_path: Path) -> None:
     assert_replays(own.spiking(own.EXACT[name]()), tmp_path, torch.rand(3, *networks.SHAPE))
 
 
-@pytest.mark.parametrize("method", ["threshold-balancing", "shift", "calibrate", "normalise"])
+@pytest.mark.parametrize("method", ["threshold-balancing", "shift", "calibrate"])
 @pytest.mark.parametrize("name", ["residual", *converted.OWN])
 def test_converted_networks_replay(name: str, method: str, tmp_path: Path) -> None:
     ann, snn = converted.pair(name)
@@ -329,11 +333,11 @@ def by_spikingjelly(path: Path, snn: SpikingNetwork, images: Tensor) -> tuple[in
     return differing, sum(spikes.numel() for spikes in ours.values())
 
 
-@pytest.mark.parametrize("leak", [0.5, 0.9, 1.0])
+@pytest.mark.parametrize("leak", [0.9, 1.0])
 def test_spikingjelly_replays_a_resnet20_with_hard_reset(leak: float, tmp_path: Path) -> None:
-    snn = own.resnet20(ss.LIF(leak, 1.0, "hard"))
+    snn = own.resnet20(ss.LIF(leak, 1.0, "hard"), timesteps=2)
     path = to_nir(snn).write(tmp_path / "student.nir")
-    assert by_spikingjelly(path, snn, torch.randn(1, 3, 32, 32)) == (0, 753_664)
+    assert by_spikingjelly(path, snn, torch.randn(1, 3, 32, 32)) == (0, 376_832)
 
 
 @pytest.mark.parametrize("name", ["dense", "grouped", "shared", "linear"])
@@ -349,19 +353,39 @@ def test_spikingjelly_does_ignore_a_soft_reset(tmp_path: Path) -> None:
     assert by_spikingjelly(path, snn, torch.rand(3, *networks.SHAPE))[0] > 0
 
 
-def test_snntorch_replays_a_chain_at_batch_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def by_snntorch(path: Path, image: Tensor, timesteps: int) -> Tensor:
+    """The read-outs ``[T, K]`` of snnTorch's network of a file, for one image."""
     pytest.importorskip("nirtorch")
     importing = pytest.importorskip("snntorch.import_nir")
-    made = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(4, 6, 3), nn.ReLU(),
-        nn.Flatten(), nn.Linear(24, 5),
-    )  # fmt: skip
-    snn = own.spiking(made, ss.LIF(0.5, 0.15, "hard"), timesteps=8)
-    path = to_nir(snn).write(tmp_path / "student.nir")
-    net, state = importing.import_from_nir(nir.read(path)), None
-    image, steps = torch.rand(1, *networks.SHAPE), []
+    with contextlib.redirect_stdout(io.StringIO()):
+        net, state = importing.import_from_nir(nir.read(path)), None
+    steps = []
     with torch.no_grad():
-        for _ in range(8):
+        for _ in range(timesteps):
             step, state = net(image, state)
             steps.append(step.reshape(-1))
-        torch.testing.assert_close(torch.stack(steps), snn.unroll(image)[:, 0])
+    return torch.stack(steps)
+
+
+@pytest.mark.parametrize("name", ["average pooling", "residual", "plain"])
+def test_snntorch_replays_at_batch_1_but_for_a_soft_reset(name: str, tmp_path: Path) -> None:
+    image = torch.rand(1, *networks.SHAPE)
+    for reset in ("hard", "soft"):
+        snn = networks.spiking(name, ss.LIF(0.5, 0.15, reset), timesteps=8).eval()  # type: ignore[arg-type]
+        theirs = by_snntorch(to_nir(snn).write(tmp_path / "student.nir"), image, 8)
+        with torch.no_grad():
+            furthest = (theirs - snn.unroll(image)[:, 0]).abs().max()
+        assert furthest < 1e-6 if reset == "hard" else furthest > 1e-3
+
+
+def test_what_other_readers_refuse_they_refuse_aloud(tmp_path: Path) -> None:
+    image = torch.rand(1, *networks.SHAPE)
+    leakless = to_nir(networks.spiking("plain", ss.IF(0.15, "hard")).eval()).write(tmp_path / "leakless.nir")
+    with pytest.raises(AssertionError, match="r != 1 not supported"):
+        by_snntorch(leakless, image, 1)
+    made = own.spiking(own.EXACT["map on a shortcut"](), ss.LIF(0.5, 0.15, "hard"))
+    scaled = to_nir(made).write(tmp_path / "scaled.nir")
+    with pytest.raises(ValueError, match="Unknown node type .*Scale"):
+        by_snntorch(scaled, image, 1)
+    with pytest.raises(ValueError, match="Unknown node type .*Scale"):
+        by_spikingjelly(scaled, made, image)
