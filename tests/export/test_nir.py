@@ -282,7 +282,12 @@ def test_what_another_tool_means_otherwise_is_refused_by_node() -> None:
     refused(foreign(leaky(v_leak=0.5)), "node 'lif' has v_leak = 0.5: only 0", **STATED)
     refused(foreign(leaky(tau=np.nan)), "node 'lif' has 1 values of tau: .*finite", **STATED)
     three = np.ones(3)
-    refused(foreign(nir.LI(three, three, three)), "node 'li' is a LI, which has no equivalent", **STATED)
+    others = (nir.LI(three, three, three), nir.Delay(three), nir.CubaLIF(*[three] * 5), foreign(leaky()))
+    for other in others[:3]:
+        refused(foreign(other), f"node '\\w+' is a {type(other).__name__}, which has no equivalent", **STATED)
+    ends = {"in": nir.Input(np.array([2])), "inside": others[3], "out": nir.Output(np.array([3]))}
+    nested = nir.NIRGraph(ends, [("in", "inside"), ("inside", "out")], type_check=False)
+    refused(nested, "node 'inside' is a NIRGraph, which has no equivalent", **STATED)
     refused(nir.NIRGraph.from_list(nir.Flatten(np.array([2, 3, 4]), 1, -1)), "flattens only some of its axes", **STATED)
 
 
