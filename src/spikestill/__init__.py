@@ -15,8 +15,9 @@ from spikestill.nn import IF, LIF, Direct, Events, Poisson
 from spikestill.types import InputError, Record
 
 if TYPE_CHECKING:
-    from spikestill import analysis, data, models, objectives, train
+    from spikestill import analysis, data, export, models, objectives, train
     from spikestill.analysis import evaluate
+    from spikestill.export import from_spikingjelly, to_spikingjelly
     from spikestill.train import distill
 
 __version__ = "0.1.0"
@@ -41,14 +42,22 @@ __all__ = [
     "data",
     "distill",
     "evaluate",
+    "export",
+    "from_spikingjelly",
     "models",
     "objectives",
     "to_spiking",
+    "to_spikingjelly",
     "train",
 ]
 
-_LAZY_LAYERS = ("analysis", "data", "models", "objectives", "train")
-_LAZY_FUNCTIONS = {"distill": "train", "evaluate": "analysis"}
+_LAZY_LAYERS = ("analysis", "data", "export", "models", "objectives", "train")
+_LAZY_FUNCTIONS = {
+    "distill": "train",
+    "evaluate": "analysis",
+    "from_spikingjelly": "export",
+    "to_spikingjelly": "export",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from spikestill.files import write_atomically, writing
 from spikestill.types import InputError
 
 __all__ = ["Run", "environment", "read_weights", "write_atomically", "write_weights", "writing"]
@@ -44,41 +45,6 @@ _FILES = (
     "result.json",
     "report.html",
 )
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals (full disk, read-only folder) into one clear line that names ``path``.
-
-    Raises:
-        InputError: when the block raises an OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"cannot write {path}: {reason}; free some space or choose another --out") from error
-
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write a temporary file beside ``path``, synchronise it and move it into place.
-
-    Raises:
-        InputError: when the disk is full or the folder cannot be written.
-    """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # One fixed name: what a killed process left half written is overwritten by the next attempt.
-        temporary = path.with_name(f".{path.name}.partial")
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "measure a run's network: accuracy per time step, spikes",
     "verify": "hold a run's result against its files, its data and a new measurement",
     "compare": "one table over several runs, mean and spread over their seeds",
+    "export": "write a run's network as NIR or ONNX, read it back and replay it",
     "check": "what in a model becomes spiking, what is rewritten, what is refused",
     "list": "names of methods, models, data sets, objectives, encoders, neurons",
 }

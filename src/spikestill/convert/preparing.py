@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from spikestill.graph import SpikingNetwork, fold, trace
+from spikestill.graph import SpikingNetwork, fold, separate_calls, trace
 from spikestill.graph.operations import is_activation
 from spikestill.graph.trace import calls, module_of
 from spikestill.nn import LIF, ClipFloorShift, Encoder, Events, Poisson
@@ -92,9 +92,7 @@ def prepare(snn: SpikingNetwork, ann: nn.Module, images: Sequence[Tensor]) -> Co
 
 def restructured(body: fx.GraphModule) -> fx.GraphModule:
     """A copy of a spiking graph in which every call has a module of its own, and BatchNorms are folded."""
-    body = copy.deepcopy(body)
-    _give_each_call_its_own_module(body)
-    return fold(body, strict=False)
+    return fold(separate_calls(body), strict=False)
 
 
 def images_of(batches: Iterable[Any]) -> list[Tensor]:
@@ -143,20 +141,3 @@ def _take_weights(body: fx.GraphModule, ann: nn.Module) -> None:
 
 def _of_another(reason: str) -> InputError:
     return InputError(f"the spiking network was not made of this ANN: {reason}")
-
-
-def _give_each_call_its_own_module(body: fx.GraphModule) -> None:
-    """Two calls of one layer may need two scales, and a BatchNorm that is called twice could not be folded."""
-    met: set[str] = set()
-    for node in list(calls(body.graph)):
-        module = module_of(body, node)
-        if module is None or not any(True for _ in module.state_dict()):
-            continue
-        path = str(node.target)
-        if path in met:
-            existing, number = {name for name, _ in body.named_modules()}, 2
-            while f"{path}_{number}" in existing:
-                number += 1
-            node.target = f"{path}_{number}"
-            body.add_submodule(node.target, copy.deepcopy(module))
-        met.add(path)

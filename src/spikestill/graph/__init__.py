@@ -2,7 +2,7 @@
 
 from spikestill.graph.check import Finding, Report, check
 from spikestill.graph.cut import CutPoint, Level, Point, cut, cut_points, levels, named_points, stage_points
-from spikestill.graph.fold import fold
+from spikestill.graph.fold import fold, separate_calls
 from spikestill.graph.network import SpikingNetwork, record
 from spikestill.graph.spiking import to_spiking
 from spikestill.graph.trace import evaluating, trace
@@ -22,6 +22,7 @@ __all__ = [
     "levels",
     "named_points",
     "record",
+    "separate_calls",
     "stage_points",
     "to_spiking",
     "trace",

@@ -1,4 +1,4 @@
-"""``fold``: BatchNorm into the weights before it, for conversion, deployment and export."""
+"""``fold``: BatchNorm into the weights before it, for conversion, deployment and export; and ``separate_calls``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from spikestill.graph.trace import calls, module_of
 from spikestill.types import InputError
 
-__all__ = ["fold"]
+__all__ = ["fold", "separate_calls"]
 
 
 def fold(traced: fx.GraphModule, *, strict: bool = True) -> fx.GraphModule:
@@ -41,6 +41,28 @@ def fold(traced: fx.GraphModule, *, strict: bool = True) -> fx.GraphModule:
     folded.delete_all_unused_submodules()
     folded.recompile()
     return folded
+
+
+def separate_calls(traced: fx.GraphModule) -> fx.GraphModule:
+    """A copy of a graph in which every call of a module with weights has a module of its own.
+
+    Two calls of one layer may need two scales, and a BatchNorm that is called twice could not be folded. The first call
+    keeps the module's name, further ones are numbered from 2.
+    """
+    separated, met = copy.deepcopy(traced), set[str]()
+    for node in list(calls(separated.graph)):
+        module = module_of(separated, node)
+        if module is None or not any(True for _ in module.state_dict()):
+            continue
+        path = str(node.target)
+        if path in met:
+            existing, number = {name for name, _ in separated.named_modules()}, 2
+            while f"{path}_{number}" in existing:
+                number += 1
+            node.target = f"{path}_{number}"
+            separated.add_submodule(node.target, copy.deepcopy(module))
+        met.add(path)
+    return separated
 
 
 def _fold_into_previous(folded: fx.GraphModule, node: fx.Node, norm: _BatchNorm) -> None:

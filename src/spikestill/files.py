@@ -1,0 +1,53 @@
+"""Files that are there whole or not at all.
+
+Each is written to a temporary name, synchronised and renamed, so that a crash leaves the old file or the new one, never
+half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from spikestill.types import InputError
+
+__all__ = ["write_atomically", "writing"]
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals (full disk, read-only folder) into one clear line that names ``path``.
+
+    Raises:
+        InputError: when the block raises an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"cannot write {path}: {reason}; free some space or choose another place (--out, --to)"
+        ) from error
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Write a temporary file beside ``path``, synchronise it and move it into place.
+
+    Raises:
+        InputError: when the disk is full or the folder cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # One fixed name: what a killed process left half written is overwritten by the next attempt.
+        temporary = path.with_name(f".{path.name}.partial")
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
