@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from torch import nn
 from spikestill.types import InputError, unknown_name
 
 __all__ = ["from_python", "from_timm", "from_torchvision"]
+
+_log = logging.getLogger("spikestill.models")
 
 
 def from_timm(name: str, *, num_classes: int, in_channels: int, pretrained: bool, **options: Any) -> nn.Module:
@@ -32,20 +35,25 @@ def from_timm(name: str, *, num_classes: int, in_channels: int, pretrained: bool
     if pretrained and not timm.models.is_model_pretrained(name):
         raise InputError(f"model 'timm:{name}' has no pretrained weights: leave out pretrained")
     with _refusals(f"timm:{name}", options):
-        return _module(
+        model = _module(
             f"timm:{name}",
             timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **options),
         )
+    if pretrained:
+        published: Any = model.pretrained_cfg
+        known, classifier = published.get("num_classes") or num_classes, published.get("classifier")
+        _say_replaced(f"timm:{name}", known, num_classes, classifier)
+    return model
 
 
 def from_torchvision(name: str, *, num_classes: int, in_channels: int, pretrained: bool, **options: Any) -> nn.Module:
     """Build torchvision's classification model ``name``; the options go to its builder as they are.
 
-    With pretrained weights, the classifier is drawn anew unless ``num_classes`` is theirs. torchvision builds for three
-    input channels; for another number the first convolution is replaced: drawn anew, or, with pretrained
-    weights, the mean of the three channels' kernels times 3 / in_channels for each (an image whose channels are equal
-    then gives the same output). The auxiliary classifiers of googlenet and inception_v3 are left out, so that
-    there is one forward for training and evaluation.
+    With pretrained weights, the classifier is drawn anew, and that is said, unless ``num_classes`` is theirs.
+    torchvision builds for three input channels; for another number the first convolution is replaced: drawn anew, or,
+    with pretrained weights, the mean of the three channels' kernels times 3 / in_channels for each (an image whose
+    channels are equal then gives the same output). The auxiliary classifiers of googlenet and inception_v3 are left
+    out, so that there is one forward for training and evaluation.
 
     Raises:
         InputError: torchvision is not installed, has no such model, has no weights for it or cannot get them, or
@@ -67,7 +75,7 @@ def from_torchvision(name: str, *, num_classes: int, in_channels: int, pretraine
         # Only the builder without weights can leave inception_v3's auxiliary classifier out.
         if getattr(model, "AuxLogits", None) is not None:
             model.aux_logits, model.AuxLogits = False, None  # type: ignore[assignment]
-        _replace_classifier(model, num_classes)
+        _replace_classifier(model, num_classes, f"torchvision:{name}")
     if in_channels != 3:
         _replace_first_convolution(model, in_channels, keep=pretrained)
         if getattr(model, "transform_input", False):
@@ -177,13 +185,25 @@ def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, module)
 
 
-def _replace_classifier(model: nn.Module, num_classes: int) -> None:
+def _replace_classifier(model: nn.Module, num_classes: int, name: str) -> None:
     # The classifier is registered last; squeezenet's is a convolution.
     path, layer = [(p, m) for p, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
-    if isinstance(layer, nn.Linear) and layer.out_features != num_classes:
+    known = len(layer.weight)
+    if known == num_classes:
+        return
+    if isinstance(layer, nn.Linear):
         _replace(model, path, nn.Linear(layer.in_features, num_classes, bias=layer.bias is not None))
-    elif isinstance(layer, nn.Conv2d) and layer.out_channels != num_classes:
+    else:
         _replace(model, path, _like(layer, layer.in_channels, num_classes))
+    _say_replaced(name, known, num_classes, path)
+
+
+def _say_replaced(name: str, known: int, num_classes: int, classifier: object) -> None:
+    if known != num_classes:
+        _log.info(
+            f"the published weights of {name} know {known} classes, not {num_classes}: the classifier '{classifier}' "
+            "is replaced by a new one"
+        )
 
 
 def _replace_first_convolution(model: nn.Module, in_channels: int, *, keep: bool) -> None:

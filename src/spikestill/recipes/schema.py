@@ -188,7 +188,8 @@ class AnnRecipe(Recipe):
         label_smoothing: share of the label that is spread over all classes.
         pixel_scale: standardised (mean 0, deviation 1 by channel), or signed: in [-1, 1], as a Poisson encoder needs
             them of the network that is converted.
-        start: the run of an ANN of the same architecture whose weights it starts from; None for random ones.
+        start: whose weights it starts from: the run of an ANN of the same architecture, or a file of its weights
+            (safetensors, or .pt/.pth/.ckpt with a state_dict); None for random ones.
         levels: quantise every activation to that many levels with a threshold that is learned, for a student that is
             initialised by quantise (QCFS); None leaves activations as they are.
     """
@@ -228,8 +229,12 @@ class DistillRecipe(Recipe):
 
     Attributes:
         student: the student's architecture, named as for `spikestill check`.
-        teacher: a run folder of `spikestill train`, python:PACKAGE.MODULE:FUNCTION, or, for ImageNet's classes,
-            timm:NAME or torchvision:NAME; None for none.
+        teacher: a run folder of `spikestill train`; a model, timm:NAME, torchvision:NAME or any other, whose weights
+            teacher_weights names; or python:PACKAGE.MODULE:FUNCTION, which returns a trained network; None for none.
+        teacher_weights: those of a teacher that is a model: a file (safetensors, or .pt/.pth/.ckpt with a state_dict),
+            or pretrained (those that timm and torchvision publish); None, for timm and torchvision: the published ones
+            where the data has ImageNet's classes, random ones elsewhere. A teacher whose weights do not know the data's
+            classes is trained on it first, as a stage.
         teacher_precision: float32 or bf16, independent of the student's.
         timesteps: T, the steps an image is shown.
         gradient: rate (one backward pass on firing rates) or bptt (through all steps).
@@ -237,10 +242,11 @@ class DistillRecipe(Recipe):
         neuron: what takes the place of every activation.
         encoder: how an image becomes a sequence.
         max_pool: keep max-pooling, or make it average-pooling.
-        initialise: random; teacher-weights (the student then has the teacher's architecture); or, from an ANN that is
-            converted, normalise, threshold-balancing, shift, calibrate or quantise (the neurons take their own leak
-            afterwards).
-        source: the run of the ANN that is converted, of the student's architecture; None for the teacher.
+        initialise: random; teacher-weights (the student then has the teacher's architecture); source-weights; or, from
+            an ANN that is converted, normalise, threshold-balancing, shift, calibrate or quantise (the neurons take
+            their own leak afterwards).
+        source: the ANN that the student starts from or that is converted, of the student's architecture: a run, a file
+            of weights, or pretrained; None for the teacher.
         conversion: how it is converted.
         objectives: the weighted terms of the loss.
         stages: what is trained first where no run of it is given.
@@ -248,6 +254,7 @@ class DistillRecipe(Recipe):
 
     student: str = "resnet20"
     teacher: str | None = None
+    teacher_weights: str | None = None
     teacher_precision: Precision = "float32"
     timesteps: int = 4
     gradient: Literal["rate", "bptt"] = "rate"
@@ -256,7 +263,14 @@ class DistillRecipe(Recipe):
     encoder: Encoder = field(default_factory=Encoder)
     max_pool: Literal["keep", "average"] = "keep"
     initialise: Literal[
-        "random", "teacher-weights", "normalise", "threshold-balancing", "shift", "calibrate", "quantise"
+        "random",
+        "teacher-weights",
+        "source-weights",
+        "normalise",
+        "threshold-balancing",
+        "shift",
+        "calibrate",
+        "quantise",
     ] = "random"
     source: str | None = None
     conversion: Conversion = field(default_factory=Conversion)
@@ -276,7 +290,7 @@ class DistillRecipe(Recipe):
     @property
     def converts(self) -> bool:
         """Whether the network is converted from an ANN before it is trained, if it is."""
-        return self.initialise not in ("random", "teacher-weights")
+        return self.initialise not in ("random", "teacher-weights", "source-weights")
 
     @property
     def event_frames(self) -> int | None:
@@ -302,12 +316,24 @@ class DistillRecipe(Recipe):
 
     def stage(self, name: Literal["teacher", "source"]) -> AnnRecipe | None:
         """The training of a stage; None where there is nothing to train, or a run of it is given."""
-        from spikestill.recipes.loading import from_mapping
-
         fields = getattr(self.stages, name)
         used = self.needs_teacher if name == "teacher" else self.converts
         if fields is None or not used or getattr(self, name) is not None:
             return None
+        return self._training(name, fields)
+
+    def training_of_teacher(self, fields: dict[str, Any]) -> AnnRecipe:
+        """The training, as a stage, of a teacher that is named by its model: in the student's budget unless it has one.
+
+        Args:
+            fields: its model, and what it starts from.
+        """
+        own = {name: value for name, value in (self.stages.teacher or {}).items() if name != "model"}
+        return self._training("teacher", {"epochs": self.epochs, "batch_size": self.batch_size} | own | fields)
+
+    def _training(self, name: Literal["teacher", "source"], fields: dict[str, Any]) -> AnnRecipe:
+        from spikestill.recipes.loading import from_mapping
+
         known = {entry: getattr(self, entry) for entry in _SHARED_BY_STAGES} | {"method": f"{self.method}-{name}"}
         known["events"] = replace(self.events, frames=self.event_frames)
         if name == "source":
@@ -344,8 +370,12 @@ class DistillRecipe(Recipe):
                 yield f"events.frames must be timesteps ({self.timesteps}) or left out, not {self.events.frames}"
             if self.converts:
                 yield f"initialise: {self.initialise} converts what sees images, the encoder events gives it frames"
-        if self.source is not None and not self.converts:
+        if self.source is not None and not self.converts and self.initialise != "source-weights":
             yield f"a source is given, but initialise: {self.initialise} converts none"
+        if self.source is None and self.initialise == "source-weights":
+            yield "initialise: source-weights needs a source: give --source RUN_OR_FILE"
+        if self.teacher_weights is not None and self.teacher is None:
+            yield "teacher_weights are given, but no teacher: give --teacher MODEL"
         if self.conversion.images < 1:
             yield f"conversion.images must be at least 1, not {self.conversion.images}"
         yield from self._problems_of_stages()

@@ -12,7 +12,7 @@ from spikestill.data import Batches, DataSet
 from spikestill.graph import SpikingNetwork
 from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription
 from spikestill.recipes.networks import build_neuron
-from spikestill.train.teachers import find_teacher
+from spikestill.train.teachers import find_source
 from spikestill.types import InputError
 
 __all__ = ["converted_student", "trainable_ann"]
@@ -67,9 +67,9 @@ def trainable_ann(recipe: AnnRecipe, data: DataSet, description: NetworkDescript
     """
     ann = description.build_ann(pretrained=recipe.pretrained)
     if recipe.start is not None:
-        weights = find_teacher(recipe.start, data, "start").network.state_dict()
+        start = find_source(recipe.start, data, description, "start", new_classifier=True)
         try:
-            ann.load_state_dict(weights)
+            ann.load_state_dict(start.network.state_dict())
         except RuntimeError as error:
             reason = str(error).splitlines()[1].strip()
             raise InputError(f"the start {recipe.start} is no {recipe.model} of this width ({reason})") from error

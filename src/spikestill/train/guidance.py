@@ -12,7 +12,7 @@ from spikestill.recipes import DistillRecipe, NetworkDescription
 from spikestill.train.conversion import converted_student
 from spikestill.train.learner import DistillLearner
 from spikestill.train.loaders import place
-from spikestill.train.teachers import Teacher, find_teacher
+from spikestill.train.teachers import Teacher, find_source, find_teacher
 from spikestill.types import InputError
 
 __all__ = ["guided_learner"]
@@ -74,7 +74,7 @@ def _teacher(recipe: DistillRecipe, data: DataSet, ann: nn.Module | None) -> Tea
         return Teacher(ann, data.mean, data.std)
     if recipe.teacher is None:
         return None
-    return find_teacher(recipe.teacher, data, may_spike=recipe.learns_from_spikes)
+    return find_teacher(recipe.teacher, data, may_spike=recipe.learns_from_spikes, weights=recipe.teacher_weights)
 
 
 def _frozen(network: nn.Module, data: DataSet) -> objectives.Guide:
@@ -92,7 +92,9 @@ def _student(
     teacher: Teacher | None,
     device: torch.device,
 ) -> graph.SpikingNetwork:
-    source = find_teacher(recipe.source, data, "source") if recipe.source is not None else teacher
+    source = teacher
+    if recipe.source is not None:
+        source = find_source(recipe.source, data, description, new_classifier=not recipe.converts)
     ann = description.build_ann()
     if recipe.initialise == "random":
         return description.make_spiking(ann)

@@ -31,6 +31,7 @@ from spikestill.train.conversion import trainable_ann
 from spikestill.train.learner import AnnLearner, Learner
 from spikestill.train.loaders import load_data, make_batches, place, resolve_device
 from spikestill.train.measuring import TEST_SEED, measure
+from spikestill.train.remarks import remarks_kept
 from spikestill.types import InputError
 
 __all__ = ["execute"]
@@ -43,6 +44,7 @@ def execute(
     overwrite: bool = False,
     network: SpikingNetwork | None = None,
     teacher: nn.Module | None = None,
+    data: DataSet | None = None,
 ) -> Run:
     """Train as ``recipe`` says and write the run.
 
@@ -54,6 +56,7 @@ def execute(
         overwrite: replace an earlier run.
         network: train this student in place of the one that the recipe names.
         teacher: learn from this ANN in place of the one that the recipe names.
+        data: the recipe's data set, where it is loaded already.
 
     Returns:
         The finished run.
@@ -67,16 +70,17 @@ def execute(
         if run.finished:
             return run
     device = resolve_device(recipe.device)
-    data = load_data(recipe)
+    data = data or load_data(recipe)
     description = NetworkDescription.of(recipe, data)
     torch.manual_seed(recipe.seed)
     train_batches = make_batches(recipe, data, description, "train", device)
     validation_batches = make_batches(recipe, data, description, "validation", device)
-    learner = _learner(recipe, data, description, network, teacher, device, train_batches)
+    with remarks_kept() as remarks:
+        learner = _learner(recipe, data, description, network, teacher, device, train_batches)
     if overwrite:
         run.clear()
     run.write_yaml("recipe.yaml", as_mapping(recipe))
-    run.write_json("environment.json", runs.environment())
+    run.write_json("environment.json", runs.environment() | ({"remarks": remarks} if remarks else {}))
     journal = _fit(recipe, run, learner, train_batches, validation_batches, device, resume)
     _finish(recipe, run, data, description, learner, journal, device)
     return run

@@ -1,9 +1,10 @@
-"""Trained ANNs by name: a run folder, a function of the user's, or published weights."""
+"""Trained ANNs by name: a run folder, a model with weights from a file or as published, or a function of the user's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -13,11 +14,15 @@ from spikestill.recipes import NetworkDescription
 from spikestill.runs import Run
 from spikestill.types import InputError
 
-__all__ = ["Teacher", "find_teacher"]
+__all__ = ["Teacher", "find_source", "find_teacher", "names_model", "training_it_needs"]
+
+PUBLISHED = "pretrained"
+"""In the place of a file: the weights that timm and torchvision publish."""
 
 _IMAGENET_CLASSES = 1000
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+_LIBRARIES = ("timm:", "torchvision:")
 
 
 @dataclass(frozen=True)
@@ -35,32 +40,58 @@ class Teacher:
     std: tuple[float, ...]
 
 
-def find_teacher(name: str, data: DataSet, who: str = "teacher", may_spike: bool = False) -> Teacher:
+def names_model(name: str) -> bool:
+    """Whether ``name`` is that of an architecture, and not of a run."""
+    return name.startswith((*_LIBRARIES, "python:")) or name in models.names()
+
+
+def training_it_needs(name: str, weights: str | None, data: DataSet) -> dict[str, Any] | None:
+    """What a model must learn before it can teach: fields of an ANN's recipe; None where its weights know the classes.
+
+    Args:
+        name: of a model (see :func:`names_model`).
+        weights: a file, "pretrained", or None.
+        data: what it is to teach.
+
+    Raises:
+        InputError: for a file that cannot be read or does not fit the model.
+    """
+    if weights is not None and weights != PUBLISHED:
+        ann = _described(name, data).build_ann()
+        fresh = models.fitted_weights(ann, weights, num_classes=data.num_classes).classifier
+        return None if fresh is None else {"model": name, "start": weights}
+    if not name.startswith(_LIBRARIES) or _is_imagenet(data):
+        return None
+    return {"model": name, "pretrained": weights == PUBLISHED}
+
+
+def find_teacher(
+    name: str, data: DataSet, who: str = "teacher", may_spike: bool = False, weights: str | None = None
+) -> Teacher:
     """The teacher that a recipe names.
 
     Args:
-        name: a run folder; ``python:PACKAGE.MODULE:FUNCTION`` for a function that returns a trained network; for data
-            of ImageNet's classes also ``timm:NAME`` and ``torchvision:NAME`` with published weights.
+        name: a run folder; a model, whose ``weights`` are named beside it; ``python:PACKAGE.MODULE:FUNCTION`` for a
+            function that returns a trained network; for data of ImageNet's classes also ``timm:NAME`` and
+            ``torchvision:NAME`` alone, with published weights.
         data: what it is to teach.
         who: what it is called where it is refused.
         may_spike: whether the run may be that of a spiking network.
+        weights: of a model: a file, whose network takes pixels normalised as the data's are, or "pretrained".
 
     Raises:
         InputError: when it is neither, is a spiking network and may not be, or has other classes or channels than the
             data.
     """
-    if name.startswith("python:"):
-        wanted = NetworkDescription(
-            model=name,
-            num_classes=data.num_classes,
-            input_shape=data.input_shape,
-            mean=data.mean,
-            std=data.std,
-            class_names=data.class_names,
-        )
-        return Teacher(wanted.build_ann(), data.mean, data.std)
-    if name.startswith(("timm:", "torchvision:")):
+    if weights is not None and not names_model(name):
+        raise InputError(f"{who}_weights are those of a model, such as timm:resnet18, but the {who} is '{name}'")
+    if weights is not None and weights != PUBLISHED:
+        return find_source(weights, data, _described(name, data), who)
+    if name.startswith(_LIBRARIES):
         return _published_teacher(name, data, who)
+    if name.startswith("python:") or weights == PUBLISHED:
+        ann = _described(name, data).build_ann(pretrained=weights == PUBLISHED)
+        return Teacher(ann.eval(), data.mean, data.std)
     if not Path(name).is_dir():
         raise InputError(f"the {who} '{name}' is no run folder: train one with `spikestill train`")
     run = Run.open(name)
@@ -85,14 +116,64 @@ def _seen(frames: int | None) -> str:
     return "images" if frames is None else f"{frames} frames a recording"
 
 
+def find_source(
+    name: str, data: DataSet, wanted: NetworkDescription, who: str = "source", *, new_classifier: bool = False
+) -> Teacher:
+    """The trained ANN, of a known architecture, that another training starts from.
+
+    Args:
+        name: a run folder, a file of weights, or "pretrained".
+        data: what the training is on.
+        wanted: the architecture, and how its pixels are normalised.
+        who: what it is called where it is refused.
+        new_classifier: whether a classifier that does not know the data's classes may be replaced by a new one (which
+            is said).
+
+    Raises:
+        InputError: as :func:`find_teacher`, and where the classifier may not be replaced.
+    """
+    if name == PUBLISHED:
+        if not new_classifier and not _is_imagenet(data):
+            raise InputError(_untaught(f"the {who}, published weights of {wanted.model},", _IMAGENET_CLASSES, data))
+        return Teacher(wanted.build_ann(pretrained=True).eval(), wanted.mean, wanted.std)
+    if not models.is_weights_file(name):
+        return find_teacher(name, data, who)
+    ann = wanted.build_ann()
+    fitted = models.load_weights(ann, name, num_classes=data.num_classes)
+    if fitted.classifier is not None and not new_classifier:
+        raise InputError(_untaught(f"the {who} {name}", "other", data))
+    return Teacher(ann.eval(), wanted.mean, wanted.std)
+
+
+def _described(name: str, data: DataSet) -> NetworkDescription:
+    return NetworkDescription(
+        model=name,
+        num_classes=data.num_classes,
+        input_shape=data.input_shape,
+        mean=data.mean,
+        std=data.std,
+        class_names=data.class_names,
+        frames=data.frames,
+    )
+
+
 def _published_teacher(name: str, data: DataSet, who: str) -> Teacher:
-    if (data.num_classes, data.input_shape[0]) != (_IMAGENET_CLASSES, 3):
-        raise InputError(
-            f"the {who} {name} knows the {_IMAGENET_CLASSES} classes of ImageNet, not the {data.num_classes} of "
-            f"{data.name}: fine-tune it with `spikestill train --model {name} --pretrained true` and give that run"
-        )
-    ann = models.create(name, num_classes=_IMAGENET_CLASSES, image_size=data.input_shape[1], pretrained=True)
+    if not _is_imagenet(data):
+        raise InputError(_untaught(f"the {who} {name}", _IMAGENET_CLASSES, data))
+    ann = _described(name, data).build_ann(pretrained=True)
     # timm says with which statistics each of its weights was trained; torchvision's all share ImageNet's.
     published = getattr(ann, "pretrained_cfg", {})
     mean, std = published.get("mean", _IMAGENET_MEAN), published.get("std", _IMAGENET_STD)
     return Teacher(ann.eval(), tuple(mean), tuple(std))
+
+
+def _is_imagenet(data: DataSet) -> bool:
+    return (data.num_classes, data.input_shape[0]) == (_IMAGENET_CLASSES, 3)
+
+
+def _untaught(what: str, classes: object, data: DataSet) -> str:
+    known = f"the {classes} classes of ImageNet" if classes == _IMAGENET_CLASSES else "other classes"
+    return (
+        f"{what} knows {known}, not the {data.num_classes} of {data.name}: fine-tune it with `spikestill train` "
+        "(--pretrained true, or --start FILE) and give that run"
+    )
