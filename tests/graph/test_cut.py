@@ -118,3 +118,24 @@ def test_named_points_say_what_is_there() -> None:
     assert points["layer1"].shape[1:] == (32, 32)
     assert not points["layer1.conv1"].is_activation
     assert len(points["head.relu1"].shape) == 1
+
+
+def test_activations_side_by_side_end_a_stage_as_one_does() -> None:
+    """As an inception block does: every branch is activated, and their concatenation is the only tensor alive."""
+
+    class Branches(nn.Module):
+        def __init__(self, activated: bool) -> None:
+            super().__init__()
+            self.one = nn.Sequential(nn.Conv2d(4, 3, 1), nn.ReLU())
+            self.two = nn.Sequential(nn.Conv2d(4, 5, 1), nn.ReLU() if activated else nn.Identity())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([self.one(x), self.two(x)], 1)
+
+    def found(activated: bool) -> list[tuple[str, tuple[int, ...], int]]:
+        stem = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU())
+        model = nn.Sequential(stem, Branches(activated), nn.Flatten(), nn.Linear(8 * 16, 5))
+        return [(level.name, level.shape, level.layers) for level in levels(trace(model, SHAPE))]
+
+    assert found(True) == [("1", (8, 4, 4), 3)]
+    assert found(False) == [("0", (4, 4, 4), 1)]

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import copy
+import logging
 
 import pytest
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from spikestill import models
 from spikestill.graph import SpikingNetwork, record, to_spiking, trace
 from spikestill.nn import LIF
 from spikestill.objectives import Blockwise, create
@@ -214,3 +216,51 @@ def test_a_network_in_functional_style_is_branched_at_its_calls() -> None:
     assert objective.student_taps == ("relu_2", "relu_3")
     objective(*records(student, teacher, objective), LABELS).backward()
     assert student.body.get_submodule("first").weight.grad.abs().sum() > 0
+
+
+def families() -> tuple[SpikingNetwork, fx.GraphModule]:
+    """A VGG as the student of torchvision's ResNet, which halves its maps twice before its first stage."""
+    shape = (3, 32, 32)
+    vgg = models.create("vgg11", width=0.125, num_classes=5)
+    resnet = models.create("torchvision:resnet18", num_classes=5)
+    student = to_spiking(vgg, neuron=LIF(threshold=0.1), timesteps=2, input_shape=shape)
+    return student, trace(resnet, shape).eval().requires_grad_(False)
+
+
+def test_families_are_paired_by_relative_depth_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """VGG-11 ends its stages after 1, 2, 4, 6 and 8 of 10 activations, the ResNet after 5, 9 and 13 of 17."""
+    student, teacher = families()
+    with caplog.at_level(logging.INFO, "spikestill"):
+        objective = Blockwise.build(student, teacher, (3, 32, 32))
+    (said,) = caplog.messages
+    assert "layer2 (20%) with layer1 (29%), layer4 (60%) with layer2 (53%), layer5 (80%) with layer3 (76%)" in said
+    assert objective.student_taps == ("layer2", "layer4", "layer5")
+    images = torch.randn(4, 3, 32, 32)
+    ours, theirs = student.record(images, objective.student_taps), record(teacher, images)
+    shapes = [
+        (tuple(ours.features[point].shape[1:]), tuple(mapping(ours.features[point]).shape[1:]))
+        for point, mapping in zip(objective.student_taps, objective.mappings, strict=True)
+    ]
+    assert shapes == [((16, 16, 16), (64, 8, 8)), ((64, 4, 4), (128, 4, 4)), ((64, 2, 2), (256, 2, 2))]
+    objective(ours, theirs, LABELS).backward()
+    weight = student.body.get_submodule("layer1.conv1").weight
+    assert float(weight.grad.abs().sum()) > 0  # type: ignore[union-attr,operator]
+
+
+def test_named_pairs_of_two_families_may_differ_in_space(caplog: pytest.LogCaptureFixture) -> None:
+    student, teacher = families()
+    with caplog.at_level(logging.INFO, "spikestill"):
+        objective = Blockwise.build(student, teacher, (3, 32, 32), points={"layer1": "layer1", "layer5": "layer2.0"})
+    assert not caplog.messages
+    images = torch.randn(4, 3, 32, 32)
+    ours = student.record(images, objective.student_taps)
+    mapped = [mapping(ours.features[p]).shape[1:] for p, mapping in zip(objective.student_taps, objective.mappings)]  # noqa: B905
+    assert [tuple(ours.features[point].shape[2:]) for point in objective.student_taps] == [(32, 32), (2, 2)]
+    assert mapped == [(64, 8, 8), (128, 4, 4)]
+    assert torch.isfinite(objective(ours, record(teacher, images), LABELS))
+
+
+def test_networks_of_one_family_say_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "spikestill"):
+        Blockwise.build(*pair(), SHAPE)
+    assert not caplog.messages

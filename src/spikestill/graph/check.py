@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import fx, nn
 
+from spikestill.graph.images_apart import calls_that_mix_images
 from spikestill.graph.operations import (
     is_activation,
     is_dropout,
@@ -106,6 +107,7 @@ def examine(traced: fx.GraphModule, name: str) -> Report:
 def _findings(traced: fx.GraphModule) -> Iterator[Finding]:
     made = Counter(str(node.target) for node in calls(traced.graph) if node.op == "call_module")
     met: Counter[str] = Counter()
+    mixing = calls_that_mix_images(traced)
     for node in calls(traced.graph):
         where = (scope_of(node) or ["(model)"])[-1]
         operation = name_of(traced, node)
@@ -129,3 +131,5 @@ def _findings(traced: fx.GraphModule) -> Iterator[Finding]:
             yield Finding(where, operation, "noted", "one mask for all time steps")
         elif not is_linear(traced, node):
             yield Finding(where, operation, "refused", why_refused(traced, node))
+        elif node in mixing:
+            yield Finding(where, operation, "refused", mixing[node])

@@ -8,11 +8,22 @@ from itertools import groupby, pairwise
 
 from torch import fx
 
-from spikestill.graph.operations import is_activation
+from spikestill.graph.operations import is_activation, is_concatenation_of
 from spikestill.graph.trace import calls, scope_of, shape_of
 from spikestill.types import InputError, unknown_name
 
-__all__ = ["CutPoint", "Level", "Point", "cut", "cut_points", "levels", "named_points", "node_named", "stage_points"]
+__all__ = [
+    "CutPoint",
+    "Level",
+    "Point",
+    "cut",
+    "cut_points",
+    "levels",
+    "named_points",
+    "node_named",
+    "stage_points",
+    "stages",
+]
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,11 @@ def levels(traced: fx.GraphModule) -> list[Level]:
 
 
 def stage_points(traced: fx.GraphModule) -> list[str]:
+    """The names of the ends of the main stages, see :func:`stages`."""
+    return [end.name for end in stages(traced)]
+
+
+def stages(traced: fx.GraphModule) -> list[Level]:
     """The ends of the main stages: the last activated cut point at every resolution, from fine to coarse.
 
     A stem of a single neuron layer is no stage, nor is what comes after the last map larger than one pixel.
@@ -97,7 +113,7 @@ def stage_points(traced: fx.GraphModule) -> list[str]:
     ends = levels(traced)
     if len(ends) > 1 and ends[0].layers < 2 and any(b.layers - a.layers > 1 for a, b in pairwise(ends)):
         ends = ends[1:]
-    return [end.name for end in ends]
+    return ends
 
 
 def cut(traced: fx.GraphModule, at: str) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -174,14 +190,16 @@ def _single_tensor_nodes(graph: fx.Graph) -> Sequence[fx.Node]:
 
 
 def _activated_points(traced: fx.GraphModule) -> list[tuple[CutPoint, int]]:
-    """The cut points whose value is an activation's, with the number of activations up to there."""
+    """The cut points whose value is an activation's, or several side by side; with the number of activations so far."""
     names = _names_by_node(traced.graph)
     single = set(_single_tensor_nodes(traced.graph))
-    activated, count = [], 0
+    found, count = [], 0
+    activated: set[fx.Node] = set()
     for node in calls(traced.graph):
-        if is_activation(traced, node):
-            count += 1
+        count += is_activation(traced, node)
+        if is_activation(traced, node) or is_concatenation_of(node, activated):
+            activated.add(node)
             shape = shape_of(node) or ()
             if node in single and node in names and len(shape) == 3 and shape[1] * shape[2] > 1:
-                activated.append((CutPoint(names[node][0], tuple(names[node]), shape), count))
-    return activated
+                found.append((CutPoint(names[node][0], tuple(names[node]), shape), count))
+    return found

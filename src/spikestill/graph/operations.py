@@ -7,7 +7,7 @@ else is an activation (becomes a neuron), a maximum (kept, with a remark), or re
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from spikestill.nn import LIF
 
 __all__ = [
     "is_activation",
+    "is_concatenation_of",
     "is_dropout",
     "is_functional_dropout",
     "is_in_place",
@@ -36,6 +37,7 @@ MAX_POOLS: tuple[Any, ...] = (
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d),
     *(functional.max_pool1d, functional.max_pool2d, functional.adaptive_max_pool2d, torch.max_pool2d),
 )
+CONCATENATIONS: tuple[Any, ...] = (torch.cat, torch.concat)
 DROPOUTS: tuple[Any, ...] = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 LINEAR: tuple[Any, ...] = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear),
@@ -43,7 +45,7 @@ LINEAR: tuple[Any, ...] = (
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
     *(nn.Identity, nn.Flatten, nn.Unflatten, nn.ZeroPad2d, nn.Upsample, nn.PixelShuffle, nn.ChannelShuffle),
     *(operator.add, operator.iadd, operator.sub, operator.neg, operator.getitem, getattr),
-    *(torch.add, torch.sub, torch.cat, torch.concat, torch.flatten, torch.mean, torch.reshape, torch.permute),
+    *(torch.add, torch.sub, *CONCATENATIONS, torch.flatten, torch.mean, torch.reshape, torch.permute),
     *(torch.transpose, torch.chunk, torch.split, torch.squeeze, torch.unsqueeze, torch._assert),
     *(functional.avg_pool2d, torch.avg_pool1d, functional.adaptive_avg_pool2d, functional.pad, functional.interpolate),
     *("add", "add_", "sub", "view", "reshape", "flatten", "mean", "size", "contiguous", "permute", "transpose"),
@@ -98,6 +100,12 @@ def is_in_place(traced: fx.GraphModule, node: fx.Node) -> bool:
     module = module_of(traced, node)
     overwrites = getattr(module, "inplace", False) or node.kwargs.get("inplace", False)
     return bool(overwrites) or _is_among(traced, node, IN_PLACE)
+
+
+def is_concatenation_of(node: fx.Node, known: Container[fx.Node]) -> bool:
+    """Whether a node puts values side by side all of which are among ``known``."""
+    parts = node.args[0] if node.target in CONCATENATIONS and node.args else ()
+    return isinstance(parts, list | tuple) and len(parts) > 0 and all(part in known for part in parts)
 
 
 def is_linear(traced: fx.GraphModule, node: fx.Node) -> bool:

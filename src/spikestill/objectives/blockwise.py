@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
@@ -9,13 +10,15 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from spikestill.graph import SpikingNetwork, cut, cut_points, stage_points
+from spikestill.graph import SpikingNetwork, cut, cut_points, stages
 from spikestill.objectives.logits import distillation
 from spikestill.objectives.objective import Objective
-from spikestill.objectives.points import named_pairs
+from spikestill.objectives.points import named_pairs, nearest_in_depth
 from spikestill.types import InputError, Record, unknown_name
 
 __all__ = ["Blockwise", "Mapping1x1"]
+
+_log = logging.getLogger("spikestill.objectives")
 
 
 class Blockwise(Objective):
@@ -71,7 +74,8 @@ class Blockwise(Objective):
             teacher: the traced teacher.
             input_shape: of one image.
             points: where to branch: names that both networks have, or the teacher's name for each of the student's; by
-                default the ends of the main stages, paired in order (by relative depth where their numbers differ).
+                default the ends of the main stages (``graph.stages``), paired in order; of the network that has more,
+                those whose relative depths (shares of the neuron layers) come nearest to the other's.
             distillation: a, the weight of the distillation beside the cross-entropy in every branch.
             temperature: of the distillation.
             curriculum: the share of the training over which the branches join, front to back.
@@ -137,16 +141,24 @@ def _pairs(
 ) -> list[tuple[str, str]]:
     if points is not None:
         return named_pairs("blockwise", points)
-    own, other = stage_points(student), stage_points(teacher)
+    own, other = stages(student), stages(teacher)
     if not own or not other:
         raise InputError("blockwise: found no stages to branch at; name the points")
-    count = min(len(own), len(other))
-    return list(zip(_evenly(own, count), _evenly(other, count), strict=True))
-
-
-def _evenly(names: Sequence[str], count: int) -> list[str]:
-    """``count`` of the names at equal relative depth, the last one always."""
-    return [names[round((index + 1) * len(names) / count) - 1] for index in range(count)]
+    if len(own) > len(other):
+        own = list(nearest_in_depth(other, own))
+    else:
+        other = list(nearest_in_depth(own, other))
+    pairs = [(here.name, there.name) for here, there in zip(own, other, strict=True)]
+    if any(here != there for here, there in pairs):
+        _log.info(
+            "blockwise: student and teacher are paired by depth, "
+            + ", ".join(
+                f"{here.name} ({here.depth:.0%}) with {there.name} ({there.depth:.0%})"
+                for here, there in zip(own, other, strict=True)
+            )
+            + "; name other points with the objective's option points"
+        )
+    return pairs
 
 
 def _shapes_of_points(traced: fx.GraphModule, who: str) -> tuple[dict[str, tuple[int, ...]], str]:

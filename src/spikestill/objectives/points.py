@@ -10,7 +10,7 @@ from torch import fx
 from spikestill.graph import Level, Point, levels, named_points
 from spikestill.types import InputError, unknown_name
 
-__all__ = ["map_pairs", "named_pairs", "point_named"]
+__all__ = ["map_pairs", "named_pairs", "nearest_in_depth", "point_named"]
 
 _LEVELS = 3
 """Low, middle and high."""
@@ -69,7 +69,7 @@ def map_pairs(
             raise InputError(f"{objective}: found no maps to compare; name the points")
         count = min(_LEVELS, len(low), len(high))
         own = _most_spaced(low, count)
-        other = _nearest_in_depth(own, high)
+        other = nearest_in_depth(own, high)
         return [(here.name, there.name) for here, there in zip(own, other, strict=True)]
     pairs = named_pairs(objective, points)
     known = named_points(student), named_points(teacher)
@@ -89,7 +89,9 @@ def _most_spaced(found: Sequence[Level], count: int) -> tuple[Level, ...]:
     return max(combinations(found, count), key=spacing)
 
 
-def _nearest_in_depth(wanted: Sequence[Level], found: Sequence[Level]) -> tuple[Level, ...]:
+def nearest_in_depth(wanted: Sequence[Level], found: Sequence[Level]) -> tuple[Level, ...]:
+    """As many of ``found`` as there are ``wanted``, in order, whose relative depths differ least from theirs in sum."""
+
     def difference(some: tuple[Level, ...]) -> float:
         return sum(abs(a.depth - b.depth) for a, b in zip(wanted, some, strict=True))
 
