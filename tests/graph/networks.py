@@ -59,6 +59,29 @@ class Twice(nn.Module):
         return self.shared(self.shared(x))
 
 
+class Careful(nn.Module):
+    """Decides by sizes, switches and options, as forwards of one's own do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.relu = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+        self.linear, self.scale = nn.Linear(4, 5), nn.Parameter(torch.rand(1, 4, 1, 1))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, return_features: bool = False) -> Tensor:
+        assert x.dim() == x.ndim == len(x.shape) == 4
+        batch, channels, height, width = x.size()
+        assert channels == 3
+        x = self.relu(self.norm(self.conv(x)))
+        if mask is not None:
+            x = x * mask
+        if x.shape[-1] > 4 and height == width:
+            x = functional.avg_pool2d(x, x.size(2) - 3)
+        if self.scale.shape[1] == x.shape[1]:
+            x = x * self.scale
+        features = x.reshape(batch, x.shape[1], -1).mean(-1)
+        return features if return_features else self.linear(features)
+
+
 def _network(*middle: nn.Module, channels: int, stem: int = 4, normalise: bool = True) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(3, stem, 3, padding=1),

@@ -106,6 +106,12 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "truediv": (lambda: Apply(lambda x: 1 / (x + 1)), "(model)", "multiplies or divides by a signal"),
     "exp": (lambda: Apply(torch.exp), "(model)", "no rule says how spikes pass it"),
     "abs": (lambda: Apply(lambda x: x.abs()), "(model)", "no rule says how spikes pass it"),
+    "clamp": (lambda: Apply(lambda x: x.clamp(min=0)), "(model)", "write it as nn.ReLU or nn.ReLU6"),
+    "Hardtanh": (lambda: Apply(lambda x: x, nn.Hardtanh(0, 6)), "inner", "write it as nn.ReLU or nn.ReLU6"),
+    "amax": (lambda: Apply(lambda x: x.amax((2, 3))), "(model)", "use nn.AdaptiveMaxPool2d, or the mean"),
+    "sum": (lambda: Apply(lambda x: x.sum((2, 3))), "(model)", "take the mean, times a number"),
+    "float": (lambda: Apply(lambda x: x.float()), "(model)", "leave it out"),
+    "detach": (lambda: Apply(lambda x: x.detach()), "(model)", "leave it out"),
 }
 
 

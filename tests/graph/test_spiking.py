@@ -12,7 +12,7 @@ from torch.nn import functional
 from spikestill.graph import SpikingNetwork, check, to_spiking
 from spikestill.nn import LIF
 from spikestill.types import InputError
-from tests.graph.networks import NETWORKS, SHAPE, network
+from tests.graph.networks import NETWORKS, SHAPE, Careful, network
 
 
 def without_neurons(snn: SpikingNetwork, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Module:
@@ -220,3 +220,19 @@ def test_the_anns_weights_can_be_loaded() -> None:
     assert not unexpected
     assert {name.rpartition(".")[2] for name in missing} == {"leak", "threshold"}
     assert torch.equal(without_neurons(snn)(torch.ones(1, *SHAPE)), ann.eval()(torch.ones(1, *SHAPE)))
+
+
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_a_network_that_decides_by_sizes_spikes_and_learns(gradient: str) -> None:
+    snn = to_spiking(
+        Careful(),
+        neuron=LIF(threshold=0.1),
+        timesteps=3,
+        gradient=gradient,  # type: ignore[arg-type]
+        input_shape=SHAPE,
+    )
+    images = torch.randn(4, *SHAPE)
+    logits = snn(images)
+    torch.testing.assert_close(logits, snn.unroll(images).mean(0), rtol=1e-4, atol=1e-5)
+    logits.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in snn.parameters())

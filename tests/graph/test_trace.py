@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from spikestill.graph import cut_points, trace
 from spikestill.graph.trace import calls, module_of, scope_of, shape_of
 from spikestill.types import InputError
-from tests.graph.networks import NETWORKS, SHAPE, network
+from tests.graph.networks import NETWORKS, SHAPE, Careful, network
 
 
 class Branching(nn.Module):
@@ -139,3 +139,67 @@ def test_an_image_that_does_not_fit_gives_its_message_and_prints_nothing(capfd: 
     with pytest.raises(InputError, match="takes 2 inputs"):
         trace(Two(), SHAPE)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("size", [(3, 8, 8), (3, 5, 5)])
+def test_control_flow_by_sizes_and_switches_is_decided(size: tuple[int, ...], training: bool) -> None:
+    ann = Careful().train(training)
+    twin = copy.deepcopy(ann)
+    traced = trace(ann, size)
+    assert [node.name for node in traced.graph.nodes if node.op == "placeholder"] == ["x"]
+    assert all(torch.equal(value, traced.state_dict()[name]) for name, value in twin.state_dict().items())
+    assert ann.training is training
+    for batch in (1, 5) if not training else (5,):
+        images = torch.randn(batch, *size)
+        assert torch.equal(traced(images), twin(images))
+    pooled = any(node.target is torch.nn.functional.avg_pool2d for node in traced.graph.nodes)
+    assert pooled is (size[1] == 8)
+
+
+def test_the_size_of_the_batch_decides_nothing() -> None:
+    class ByBatch(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(x).flatten(1) if x.shape[0] > 1 else x.flatten(1)
+
+    with pytest.raises(InputError, match="cannot trace 'the model' of ByBatch: .*control flow.*size of the batch"):
+        trace(ByBatch(), SHAPE)
+
+
+class Returning(nn.Module):
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.conv, self.what = nn.Conv2d(3, 3, 1), what
+
+    def forward(self, x: Tensor) -> object:
+        y = torch.relu(self.conv(x)).flatten(1)
+        return {"dict": {"logits": y}, "tuple": (y, x), "None": None, "something": y.shape}[self.what]
+
+
+@pytest.mark.parametrize("what", ["dict", "tuple", "None", "something"])
+def test_what_returns_more_than_logits_is_refused(what: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"Returning returns (a )?{what}.*wrap it in a module that returns the logits"
+    ):
+        trace(Returning(what), SHAPE)
+
+
+def test_writing_into_a_tensor_is_named() -> None:
+    class Writing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(x)
+            x[:, 0] = 0
+            return x.flatten(1)
+
+    with pytest.raises(InputError, match=r"it writes into a part of a tensor \(x\[...\] = value\)"):
+        trace(nn.Sequential(nn.Conv2d(3, 3, 1), Writing()), SHAPE)
+
+
+def test_an_assertion_of_the_model_is_its_message() -> None:
+    class Strict(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            assert x.shape[1] == 7, "seven channels, please"
+            return torch.relu(x)
+
+    with pytest.raises(InputError, match="cannot trace 'the model' of Strict: seven channels, please"):
+        trace(Strict(), SHAPE)

@@ -5,7 +5,8 @@ from spikestill.graph.cut import CutPoint, Level, Point, cut, cut_points, levels
 from spikestill.graph.fold import fold, separate_calls
 from spikestill.graph.network import SpikingNetwork, record
 from spikestill.graph.spiking import to_spiking
-from spikestill.graph.trace import evaluating, trace
+from spikestill.graph.trace import trace
+from spikestill.graph.tracers import evaluating
 
 __all__ = [
     "CutPoint",

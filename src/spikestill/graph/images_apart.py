@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikestill.graph.arguments import found_in, mapped
 from spikestill.graph.operations import is_activation, is_functional_dropout
-from spikestill.graph.trace import evaluating, module_of
+from spikestill.graph.trace import module_of
+from spikestill.graph.tracers import evaluating
 
 __all__ = ["calls_that_mix_images"]
 

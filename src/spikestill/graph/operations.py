@@ -69,6 +69,19 @@ _REASONS = {
         "not linear in the signal: end the network at its logits, and use no gates inside it",
     ),
     **dict.fromkeys(
+        ("clamp", "clamp_min", "clip", "maximum", "where", "hardtanh", "Hardtanh", "threshold"),
+        "bends the signal in a way of its own: where it is a rectifier, write it as nn.ReLU or nn.ReLU6",
+    ),
+    **dict.fromkeys(
+        ("max", "amax", "topk"), "takes a maximum outside a pooling: use nn.AdaptiveMaxPool2d, or the mean"
+    ),
+    **dict.fromkeys(("sum",), "has no rule: take the mean, times a number"),
+    **dict.fromkeys(("stack",), "has no rule: put signals side by side with torch.cat"),
+    **dict.fromkeys(
+        ("float", "half", "bfloat16", "to", "type"), "changes the dtype, which is the caller's: leave it out"
+    ),
+    **dict.fromkeys(("detach",), "keeps gradients from what comes before: leave it out"),
+    **dict.fromkeys(
         ("MultiheadAttention", "scaled_dot_product_attention", "matmul", "bmm", "einsum"),
         "multiplies two signals, which sums of weighted spikes cannot do",
     ),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
+from spikestill.graph.tracers import SizedTracer, Tracer, evaluating, is_from_timm
 from spikestill.types import InputError
 
-__all__ = ["calls", "evaluating", "module_of", "scope_of", "shape_of", "trace"]
+__all__ = ["calls", "module_of", "scope_of", "shape_of", "trace"]
+
+_UNTRACEABLE = (fx.proxy.TraceError, TypeError, RuntimeError, AssertionError)
+"""What torch.fx raises where it cannot follow, and a ``forward`` that asserts something about its input."""
 
 
 def trace(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
@@ -26,21 +29,14 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
 
     Raises:
         InputError: if the model cannot be traced (control flow that depends on data), takes more than one input, or
-            does not run on this shape.
+            does not run on this shape, or returns anything but one tensor.
     """
     if isinstance(model, fx.GraphModule):
         graph = fx.Graph()
         graph.output(graph.graph_copy(model.graph, {}))
         traced = fx.GraphModule(model, graph, type(model).__name__)
     else:
-        tracer = _Tracer()
-        try:
-            traced = fx.GraphModule(model, tracer.trace(model), type(model).__name__)
-        except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
-            raise InputError(
-                f"cannot trace '{tracer.where}' of {type(model).__name__}: {_first_line(error)}; "
-                "replace what depends on the values of tensors, or wrap that part in a torch.nn module"
-            ) from error
+        traced = _traced(model, input_shape)
         _split_normalise_and_activate(traced)
     inputs = [node.name for node in traced.graph.nodes if node.op == "placeholder" and not node.args]
     if len(inputs) > 1:
@@ -48,6 +44,7 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
     _propagate_shapes(traced, input_shape)
     if _open_conv_mlps(traced):
         _propagate_shapes(traced, input_shape)
+    _refuse_other_output(traced, type(model).__name__)
     for node in calls(traced.graph):
         _pass_by_position(node)
         _leave_batch_size_open(node)
@@ -59,16 +56,34 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
     return traced
 
 
-@contextlib.contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode for a while; every module in it has its own mode back afterwards."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
+def _traced(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
+    """The graph; where its forward asks for sizes before it goes on, that for this shape."""
+    tracer = Tracer()
     try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+        try:
+            graph = tracer.trace(model)
+        except _UNTRACEABLE:
+            tracer = SizedTracer(_two_images(model, input_shape))
+            graph = tracer.trace(model)
+    except _UNTRACEABLE as error:
+        raise InputError(
+            f"cannot trace '{tracer.where}' of {type(model).__name__}: {_why_untraceable(error)}; replace what depends "
+            "on the values of tensors or on the size of the batch, or wrap that part in a torch.nn module"
+        ) from error
+    return fx.GraphModule(model, graph, type(model).__name__)
+
+
+def _why_untraceable(error: BaseException) -> str:
+    line = _first_line(error)
+    return "it writes into a part of a tensor (x[...] = value)" if "item assignment" in line else line
+
+
+def _refuse_other_output(traced: fx.GraphModule, name: str) -> None:
+    (returned,) = next(node for node in traced.graph.nodes if node.op == "output").args
+    if not isinstance(returned, fx.Node) or "shape" not in returned.meta:
+        kind = "something that is no tensor" if isinstance(returned, fx.Node) else f"a {type(returned).__name__}"
+        kind = kind.replace("immutable_", "").replace("a NoneType", "None")
+        raise InputError(f"{name} returns {kind}: wrap it in a module that returns the logits [B, K] alone")
 
 
 def calls(graph: fx.Graph) -> Iterator[fx.Node]:
@@ -92,32 +107,12 @@ def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     return None if found is None else found[1:]
 
 
-class _Tracer(fx.Tracer):
-    def __init__(self) -> None:
-        super().__init__()
-        self.where = "the model"
-
-    def is_leaf_module(self, module: nn.Module, path: str) -> bool:
-        return super().is_leaf_module(module, path) or _is_from_timm(module, "BatchNormAct2d", "ConvMlp")
-
-    def call_module(self, module: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        outer, self.where = self.where, self.path_of_module(module)
-        result = super().call_module(module, forward, args, kwargs)
-        self.where = outer
-        return result
-
-
-def _is_from_timm(module: nn.Module, *names: str) -> bool:
-    kind = type(module)
-    return kind.__name__ in names and kind.__module__.startswith("timm.")
-
-
 def _split_normalise_and_activate(traced: fx.GraphModule) -> None:
     """timm's BatchNormAct2d as BatchNorm2d under the same name, then its activation as a module below it."""
     split: set[str] = set()
     for node in list(calls(traced.graph)):
         module = module_of(traced, node)
-        if module is None or not (_is_from_timm(module, "BatchNormAct2d") or str(node.target) in split):
+        if module is None or not (is_from_timm(module, "BatchNormAct2d") or str(node.target) in split):
             continue
         path = str(node.target)
         if path not in split:
@@ -156,7 +151,7 @@ def _open_conv_mlps(traced: fx.GraphModule) -> bool:
     found = False
     for node in list(calls(traced.graph)):
         module = module_of(traced, node)
-        if module is None or not _is_from_timm(module, "ConvMlp"):
+        if module is None or not is_from_timm(module, "ConvMlp"):
             continue
         found = True
         path, source, least = str(node.target), node.args[0], int(module.input_kernel_size)  # type: ignore[arg-type]
@@ -201,14 +196,17 @@ def _leave_batch_size_open(node: fx.Node) -> None:
 
 def _propagate_shapes(traced: fx.GraphModule, input_shape: Sequence[int]) -> None:
     """Run two empty images through the graph, in evaluation mode, and note each value's shape."""
-    parameter = next(traced.parameters(), torch.empty(0))
-    image = torch.zeros((2, *input_shape), dtype=parameter.dtype, device=parameter.device)
     try:
         with evaluating(traced), torch.no_grad():
-            _ShapeRun(traced).run(image)
+            _ShapeRun(traced).run(_two_images(traced, input_shape))
     except Exception as error:
         shape = "x".join(str(size) for size in input_shape)
         raise InputError(f"the model does not run on images of {shape}: {_first_line(error)}") from error
+
+
+def _two_images(model: nn.Module, input_shape: Sequence[int]) -> Tensor:
+    parameter = next(model.parameters(), torch.empty(0))
+    return torch.zeros((2, *input_shape), dtype=parameter.dtype, device=parameter.device)
 
 
 class _ShapeRun(fx.Interpreter):
