@@ -120,6 +120,12 @@ def teacher_that_is_a_pickle(folder: Path) -> list[str]:
     return distill(run)
 
 
+def teacher_file_that_executes(folder: Path) -> list[str]:
+    torch.save(nn.Linear(2, 2), folder / "whole.pth")
+    words = ["--data=digits", "--student=vgg5", "--teacher=vgg5", f"--teacher-weights={folder / 'whole.pth'}"]
+    return ["distill", "label-distillation", *words]
+
+
 def unfinished_teacher(folder: Path) -> list[str]:
     run = Run(folder / "teacher")
     run.write_yaml("recipe.yaml", {"method": "ann"})
@@ -199,6 +205,7 @@ CASES: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
     "unfinished teacher": (unfinished_teacher, "no weights yet"),
     "corrupt teacher": (corrupt_teacher, "cannot read the weights"),
     "pickled teacher": (teacher_that_is_a_pickle, "cannot read the weights"),
+    "a file that executes": (teacher_file_that_executes, "wants to execute torch.nn.modules.linear.Linear"),
     "teacher of other classes": (other_classes, "knows 7 classes, the data has 10"),
     "teacher of other channels": (other_channels, "takes images (3, 8, 8) (C, H, W), the data has (1, 8, 8)"),
     "objective": (["distill", "rate-bp", "--objectives=[{name: logit}]"], "did you mean 'logits'?"),

@@ -15,7 +15,7 @@ from torch import nn
 from spikestill import models
 from spikestill.recipes import AnnRecipe, DistillRecipe, load
 from spikestill.runs import Run
-from spikestill.train import train
+from spikestill.train import distill, train
 from spikestill.train.loaders import load_data
 from spikestill.train.teachers import find_teacher, training_it_needs
 from spikestill.types import InputError
@@ -167,3 +167,8 @@ def test_weights_that_cannot_be_used(student_recipe: StudentMaker, fields: dict[
 def test_fields_that_belong_together(student_recipe: StudentMaker, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         student_recipe(**fields)
+
+
+def test_a_network_in_hand_has_its_weights_already() -> None:
+    with pytest.raises(InputError, match="the teacher is a network in hand: load its weights with models.load_weights"):
+        distill(student="vgg5", teacher=small(), teacher_weights="a.pt", objectives=["logits"])

@@ -85,6 +85,8 @@ def distill(
     if isinstance(teacher, str | Path):
         fields["teacher"] = str(teacher)
     elif teacher is not None:
+        if fields.get("teacher_weights") is not None:
+            raise InputError("the teacher is a network in hand: load its weights with models.load_weights")
         ann = teacher
         fields["teacher"] = f"custom:{type(teacher).__name__}"
     recipe = with_stages(load(DistillRecipe, fields), resume=resume, overwrite=overwrite)
