@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "measure a run's network: accuracy per time step, spikes",
     "verify": "hold a run's result against its files, its data and a new measurement",
     "compare": "one table over several runs, mean and spread over their seeds",
+    "report": "one HTML page of a run, or of several side by side",
     "check": "what in a model becomes spiking, what is rewritten, what is refused",
     "list": "names of methods, models, data sets, objectives, encoders, neurons",
 }
