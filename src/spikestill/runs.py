@@ -2,7 +2,7 @@
 
 A run is a folder: ``recipe.yaml`` (fully resolved), ``environment.json``, ``metrics.csv``, ``checkpoints/``, the
 weights (``student.safetensors`` of a spiking network, ``model.safetensors`` of an ANN) beside their description
-(``student.json`` or ``model.json``) and ``result.json``, which is written last and so marks a finished run.
+(``student.json`` or ``model.json``), ``analysis.json`` and ``result.json``, which marks a finished run.
 
 Every file is written to a temporary name, synchronised and renamed, so that a crash leaves the old file or the new one,
 never half of one. Weights are read as safetensors only: nothing is ever unpickled.
@@ -42,9 +42,13 @@ _FILES = (
     "student.json",
     "model.safetensors",
     "model.json",
+    "analysis.json",
     "result.json",
     "report.html",
 )
+
+_OF_LOGGERS = ("tensorboard", "wandb", "mlruns")
+"""Folders in which live loggers keep what they have shown."""
 
 
 @dataclass(frozen=True)
@@ -163,15 +167,16 @@ class Run:
         with writing(self.folder):
             for name in _FILES:
                 (self.folder / name).unlink(missing_ok=True)
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            for folder in (self.checkpoints, *(self.folder / name for name in _OF_LOGGERS)):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def write_text(self, name: str, text: str) -> None:
         """Write one text file atomically."""
         write_atomically(self.folder / name, text.encode())
 
-    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        """Write one JSON file atomically."""
-        self.write_text(name, json.dumps(value, indent=2) + "\n")
+    def write_json(self, name: str, value: Mapping[str, Any], indent: int | None = 2) -> None:
+        """Write one JSON file atomically; without an ``indent``, all in one line."""
+        self.write_text(name, json.dumps(value, indent=indent) + "\n")
 
     def write_yaml(self, name: str, value: Mapping[str, Any]) -> None:
         """Write one YAML file atomically, keys in the given order."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spikestill.analysis import evaluate
+from spikestill.analysis import LayerActivity, evaluate
 from spikestill.graph import SpikingNetwork, to_spiking
 from spikestill.nn import IF
 from spikestill.types import InputError
@@ -100,3 +100,29 @@ def test_no_images_are_refused() -> None:
 def test_numbers_of_steps_below_one_are_refused() -> None:
     with pytest.raises(InputError, match="must be at least 1, not 0"):
         evaluate(small(), [], timesteps=(0, 2))
+
+
+def test_silent_and_saturated_neurons_are_counted_by_layer() -> None:
+    """Of four neurons one never fires, one always, one at every second step, one at 39 steps of 40."""
+    counts = torch.tensor([[0, 40], [20, 39]])
+    assert LayerActivity.of(counts, 40) == LayerActivity(
+        neurons=4, rate=pytest.approx((40 + 20 + 39) / 160), silent=0.25, saturated=0.5
+    )
+
+
+def test_the_layers_are_those_of_a_loop_over_the_spikes() -> None:
+    torch.manual_seed(5)
+    ann = nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
+    snn = to_spiking(ann, neuron=IF(threshold=0.6), timesteps=3, input_shape=(3, 2, 2)).eval()
+    images = torch.randn(9, 3, 2, 2)
+    seen: dict[str, Tensor] = {}
+    with torch.no_grad():
+        snn.unroll(images, observe=seen.__setitem__)
+    found = evaluate(snn, [(images[:5], torch.zeros(5)), (images[5:], torch.zeros(4))]).layers
+    assert found.keys() == seen.keys()
+    for name, spikes in seen.items():
+        total = spikes.sum((0, 1))
+        assert found[name].neurons == len(total)
+        assert found[name].silent == pytest.approx(float((total == 0).float().mean()))
+        assert found[name].rate == pytest.approx(float(spikes.mean()))
+    assert 0 < found["2"].silent < 1

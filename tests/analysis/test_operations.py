@@ -340,3 +340,28 @@ def test_agrees_with_spikingjelly(name: str) -> None:
     with counting.DispatchCounterMode([counter]), torch.no_grad():
         layer(captured[0])
     assert list(found.layers.values())[1].accumulates == pytest.approx(counter.get_total() / 3)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_synaptic_operations_are_spikingjelly_s_where_it_counts(stride: int, padding: int) -> None:
+    """It counts what convolutions and linear layers are given while torch runs them: at borders and strides too."""
+    counters = pytest.importorskip("spikingjelly.activation_based.op_counter")
+    ann = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3, padding=padding, stride=stride),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(8),
+        nn.ReLU(),
+        nn.Linear(8, 3),
+    )
+    ann(torch.zeros(1, 2, 6, 6))
+    snn = to_spiking(ann, neuron=IF(threshold=0.3), timesteps=3, input_shape=(2, 6, 6)).eval()
+    images = torch.rand(5, 2, 6, 6)
+    counter = counters.SynOpCounter()
+    with torch.no_grad(), counters.DispatchCounterMode([counter]):
+        snn.unroll(images)
+    assert counter.get_total() == pytest.approx(5 * measured(snn, images).accumulates)
+    assert counter.get_total() > 1000

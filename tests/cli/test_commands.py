@@ -134,6 +134,8 @@ def test_the_demo_trains_four_networks_and_compares_them(tmp_path: Path, capsys:
         assert word in shown
     for name in ("teacher", "labels-only", "label-distillation", "blockwise"):
         assert Run(tmp_path / "demo" / name).finished
+    assert f"report: {tmp_path / 'demo' / 'report.html'}" in shown
+    assert "4 systems on digits" in (tmp_path / "demo" / "report.html").read_text()
     budgets = [Run(tmp_path / "demo" / name).read_yaml("recipe.yaml") for name in ("labels-only", "blockwise")]
     for field in ("epochs", "gradient", "timesteps", "seed", "batch_size", "width", "optimiser", "schedule"):
         assert budgets[0][field] == budgets[1][field]

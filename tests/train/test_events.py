@@ -12,6 +12,8 @@ import torch
 
 from spikestill.data import Batches
 from spikestill.recipes import AnnRecipe, DistillRecipe, load
+from spikestill.report import write_page
+from spikestill.report.evidence import Evidence
 from spikestill.runs import Run
 from spikestill.train import evaluate, loaders, train
 from spikestill.types import InputError
@@ -169,3 +171,18 @@ def test_gestures_are_never_mirrored_and_stages_share_the_frames(
     recipe = run.read_yaml("recipe.yaml")
     assert recipe["augmentation"]["flip"] is False
     assert Run.open(recipe["teacher"]).read_json("model.json")["frames"] == 3
+
+
+def test_what_it_did_is_recorded(student: Callable[..., DistillRecipe], teacher: Run) -> None:
+    run = train(student(teacher=str(teacher.folder), objectives=[{"name": "logits"}]))
+    found = Evidence.read(run)
+    assert found is not None
+    assert found.images == 10
+    assert found.teacher is not None
+    assert found.teacher.accuracy == teacher.read_json("result.json")["test_accuracy"]
+    assert len(found.samples) == 8
+    assert {sample.image.channels for sample in found.samples} == {1}
+    assert all(max(sample.image.content) == 255 for sample in found.samples)
+    assert found.attention
+    assert found.raster
+    assert write_page([str(run.folder)]).is_file()

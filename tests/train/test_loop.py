@@ -42,9 +42,9 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_holds_everything(ann_recipe: AnnMaker, capsys: pytest.CaptureFixture[str]) -> None:
-    run = train(ann_recipe())
+    run = train(ann_recipe(logger="none"))
     names = {path.name for path in run.folder.iterdir()}
-    wanted = {"recipe.yaml", "environment.json", "metrics.csv", "checkpoints", "result.json"}
+    wanted = {"recipe.yaml", "environment.json", "metrics.csv", "checkpoints", "analysis.json", "result.json"}
     assert names == wanted | {"model.safetensors", "model.json"}
     result = run.read_json("result.json")
     assert result["test_set_read"].startswith("once, after training")

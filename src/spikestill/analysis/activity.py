@@ -3,17 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from spikestill.analysis.answers import Answers, gathered
 from spikestill.analysis.operations import Firing, Operations, operations
 from spikestill.graph import SpikingNetwork, evaluating
 from spikestill.nn import Events
 from spikestill.types import InputError
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "LayerActivity", "evaluate"]
+
+_SATURATED = 0.95
+"""The firing rate from which on a neuron counts as saturated: it could hardly say more."""
+
+
+@dataclass(frozen=True)
+class LayerActivity:
+    """How active the neurons of one layer were.
+
+    Attributes:
+        neurons: how many there are.
+        rate: their mean firing rate, in [0, 1].
+        silent: the share of them that never fired, at any image and time step.
+        saturated: the share of them that fired in at least 95 % of all time steps of all images.
+    """
+
+    neurons: int
+    rate: float
+    silent: float
+    saturated: float
+
+    @classmethod
+    def of(cls, counts: Tensor, steps: int) -> LayerActivity:
+        """From how often each neuron fired.
+
+        Args:
+            counts: ``[...]``.
+            steps: the number of images times the number of time steps.
+        """
+        rates = counts.double() / steps
+        silent, saturated = (rates == 0).double().mean(), (rates >= _SATURATED).double().mean()
+        return cls(rates.numel(), rates.mean().item(), silent.item(), saturated.item())
 
 
 @dataclass(frozen=True)
@@ -24,7 +57,8 @@ class Evaluation:
         accuracy: by number of time steps, the share of images put into their class, in [0, 1].
         spikes_per_neuron: the mean over neurons and images of the spikes in all time steps: at most T. It counts every
             neuron layer of the network; spikes of an encoder are not among them.
-        rates: by neuron layer, the mean firing rate, in [0, 1].
+        layers: by neuron layer, how active its neurons were.
+        answers: to every image, at every time step up to T.
         images: how many.
         timesteps: T.
         operations: those of one image in all time steps.
@@ -32,10 +66,16 @@ class Evaluation:
 
     accuracy: Mapping[int, float]
     spikes_per_neuron: float
-    rates: Mapping[str, float]
+    layers: Mapping[str, LayerActivity]
+    answers: Answers = field(compare=False)
     images: int
     timesteps: int
     operations: Operations
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """By neuron layer, the mean firing rate, in [0, 1]."""
+        return {name: layer.rate for name, layer in self.layers.items()}
 
 
 @torch.no_grad()
@@ -58,25 +98,21 @@ def evaluate(
     if wanted[0] < 1:
         raise InputError(f"the number of time steps must be at least 1, not {wanted[0]}")
     firing = Firing(network)
-    correct = torch.zeros(len(wanted), dtype=torch.int64)
-    images = 0
+    parts = []
     with evaluating(network):
         for batch, labels in batches:
             if isinstance(network.encoder, Events):
                 batch = batch[: wanted[-1]]
-            steps = network.unroll(batch, wanted[-1], watch=firing).float()
-            running = steps.cumsum(0)[torch.tensor(wanted, device=steps.device) - 1]
-            correct += (running.argmax(-1) == labels).sum(1).cpu()
-            images += len(labels)
-    if images == 0:
-        raise InputError("there are no images to measure on")
+            parts.append(Answers.of(network.unroll(batch, wanted[-1], watch=firing), labels))
+    answers = gathered(parts)
+    images = len(answers.labels)
     fired = firing.neurons()
-    spikes = {name: float(counts.sum()) for name, counts in fired.items()}
-    neurons = {name: counts.numel() for name, counts in fired.items()}
+    neurons = sum(counts.numel() for counts in fired.values())
     return Evaluation(
-        accuracy={t: int(hits) / images for t, hits in zip(wanted, correct, strict=True)},
-        spikes_per_neuron=sum(spikes.values()) / (images * max(sum(neurons.values()), 1)),
-        rates={name: spikes[name] / (images * neurons[name] * wanted[-1]) for name in spikes},
+        accuracy={t: answers.accuracy(t) for t in wanted},
+        spikes_per_neuron=sum(float(counts.sum()) for counts in fired.values()) / (images * max(neurons, 1)),
+        layers={name: LayerActivity.of(counts, images * wanted[-1]) for name, counts in fired.items()},
+        answers=answers,
         images=images,
         timesteps=wanted[-1],
         operations=operations(network, firing, images, wanted[-1]),

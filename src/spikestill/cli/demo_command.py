@@ -21,10 +21,10 @@ def run(words: Sequence[str]) -> None:
 
 
 def demo(out: str = "runs/demo", timesteps: int = 4, epochs: int = 30, seed: int = 0, overwrite: bool = True) -> None:
-    """Train a teacher and three spiking students of equal budget on scikit-learn's digits, and compare them.
+    """Train a teacher and three spiking students of equal budget on scikit-learn's digits, compare and report them.
 
     Args:
-        out: the folder of the four run folders.
+        out: the folder of the four run folders and of their page, report.html.
         timesteps: T of the students.
         epochs: of the teacher and of each student.
         seed: of all of them.
@@ -34,6 +34,7 @@ def demo(out: str = "runs/demo", timesteps: int = 4, epochs: int = 30, seed: int
         InputError: when a run folder is in use or cannot be written.
     """
     from spikestill.recipes import AnnRecipe, DistillRecipe, load
+    from spikestill.report import write_page
     from spikestill.train import train
 
     began = time.monotonic()
@@ -52,11 +53,13 @@ def demo(out: str = "runs/demo", timesteps: int = 4, epochs: int = 30, seed: int
         guided = [] if method == "labels-only" else [f"--teacher={teacher.folder}"]
         words = ["--student=vgg7", f"--timesteps={timesteps}", "--gradient=rate", f"--out={root / method}"]
         recipes.append(load(DistillRecipe, method, [*shared, *words, *guided]))
-    results = {}
+    results, folders = {}, []
     for recipe in recipes:
         finished = train(recipe, overwrite=overwrite)
         results[recipe.method] = finished.read_json("result.json")
+        folders.append(str(finished.folder))
     _show(results, timesteps)
+    print(f"report: {write_page(folders, root / 'report.html')}")
     print(f"runs: {root}/{{teacher,{','.join(_STUDENTS)}}}  ({time.monotonic() - began:.0f} s)")
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "verify": "hold a run's result against its files, its data and a new measurement",
     "compare": "one table over several runs, mean and spread over their seeds",
     "export": "write a run's network as NIR or ONNX, read it back and replay it",
+    "report": "one HTML page of a run, or of several side by side",
     "check": "what in a model becomes spiking, what is rewritten, what is refused",
     "list": "names of methods, models, data sets, objectives, encoders, neurons",
 }

@@ -50,11 +50,14 @@ def run_training(command: str, kind: type[Recipe], words: Sequence[str], *, defa
 
 
 def report(run: Run) -> None:
-    """Print a finished run's figures and where it lies."""
+    """Print a finished run's figures and where it lies, and write its page."""
+    from spikestill.report import write_page
+
     result = run.read_json("result.json")
     title = f"{result['method']} {result['network']} on {result['data']}: test set, read once"
     print_accuracy(title, result, prefix="test_")
     print(f"validation {result['validation_accuracy']:.2%} (epoch {result['best_epoch']})  run: {run.folder}")
+    print(f"report: {write_page([str(run.folder)])}")
 
 
 _MORE_HELP = """

@@ -41,6 +41,7 @@ _SHARED_BY_STAGES = (
     "device",
     "precision",
     "channels_last",
+    "logger",
 )
 
 
@@ -74,6 +75,8 @@ class Recipe:
         seed: of weights, batches and augmentation.
         device: cpu, cuda, or auto.
         checkpoint_minutes: a checkpoint in mid-epoch at least this often; every epoch ends with one in any case.
+        logger: where figures are shown while it runs: tensorboard, wandb, mlflow or none; auto for tensorboard where
+            that is installed.
         out: the run folder; None for runs/METHOD-DATA-MODEL-sSEED.
     """
 
@@ -101,6 +104,7 @@ class Recipe:
     seed: int = 0
     device: str = "auto"
     checkpoint_minutes: float = 5.0
+    logger: Literal["auto", "tensorboard", "wandb", "mlflow", "none"] = "auto"
     out: str | None = None
 
     def __post_init__(self) -> None:

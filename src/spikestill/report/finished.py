@@ -15,7 +15,7 @@ from spikestill.types import InputError
 
 __all__ = ["Finished", "repetitions", "told_apart"]
 
-_SEEDED = ("seed", "out", "device", "checkpoint_minutes", "data_dir")
+_SEEDED = ("seed", "out", "device", "checkpoint_minutes", "logger", "data_dir")
 """Fields of a recipe in which repetitions of one experiment may differ."""
 
 _NETWORKS = ("teacher", "source", "start")

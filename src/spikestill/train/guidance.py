@@ -15,7 +15,7 @@ from spikestill.train.loaders import place
 from spikestill.train.teachers import Teacher, find_source, find_teacher
 from spikestill.types import InputError
 
-__all__ = ["guided_learner"]
+__all__ = ["frozen", "guided_learner", "rescaling"]
 
 
 def guided_learner(
@@ -48,9 +48,9 @@ def guided_learner(
     _refuse_unfit("student", student, data, device)
     guide = rescale = None
     if teacher is not None:
-        guide = place(_frozen(teacher.network, data), device, recipe.channels_last)
+        guide = place(frozen(teacher.network, data), device, recipe.channels_last)
         _refuse_unfit("teacher", guide, data, device)
-        rescale = _rescale(description, teacher, device)
+        rescale = rescaling(description, teacher, device)
     terms = [
         objectives.create(term.name, student=student, teacher=guide, input_shape=data.input_shape, **term.options).to(
             device
@@ -77,7 +77,7 @@ def _teacher(recipe: DistillRecipe, data: DataSet, ann: nn.Module | None) -> Tea
     return find_teacher(recipe.teacher, data, may_spike=recipe.learns_from_spikes, weights=recipe.teacher_weights)
 
 
-def _frozen(network: nn.Module, data: DataSet) -> objectives.Guide:
+def frozen(network: nn.Module, data: DataSet) -> objectives.Guide:
     """A teacher as objectives take it: the ANN's graph with its BatchNorm folded, or the spiking network."""
     network.eval()
     if not isinstance(network, graph.SpikingNetwork):
@@ -142,7 +142,7 @@ def _black(network: nn.Module, data: DataSet) -> Tensor:
     return black.expand(data.frames or 1, *black.shape) if takes_frames else black
 
 
-def _rescale(student: NetworkDescription, teacher: Teacher, device: torch.device) -> tuple[Tensor, Tensor] | None:
+def rescaling(student: NetworkDescription, teacher: Teacher, device: torch.device) -> tuple[Tensor, Tensor] | None:
     """Factor and shift ``[C, 1, 1]`` from the student's normalisation to the teacher's; None where they agree."""
     if (student.mean, student.std) == (teacher.mean, teacher.std):
         return None

@@ -29,8 +29,9 @@ from spikestill.train.callbacks import (
 )
 from spikestill.train.conversion import trainable_ann
 from spikestill.train.learner import AnnLearner, Learner
+from spikestill.train.live import Live, live_logger, refuse_missing
 from spikestill.train.loaders import load_data, make_batches, place, resolve_device
-from spikestill.train.measuring import TEST_SEED, measure
+from spikestill.train.measuring import TEST_SEED, evidence_of, examine, measure
 from spikestill.train.remarks import remarks_kept
 from spikestill.types import InputError
 
@@ -70,6 +71,7 @@ def execute(
         if run.finished:
             return run
     device = resolve_device(recipe.device)
+    refuse_missing(recipe)
     data = data or load_data(recipe)
     description = NetworkDescription.of(recipe, data)
     torch.manual_seed(recipe.seed)
@@ -82,7 +84,7 @@ def execute(
     run.write_yaml("recipe.yaml", as_mapping(recipe))
     run.write_json("environment.json", runs.environment() | ({"remarks": remarks} if remarks else {}))
     journal = _fit(recipe, run, learner, train_batches, validation_batches, device, resume)
-    _finish(recipe, run, data, description, learner, journal, device)
+    _finish(recipe, run, data, description, learner, journal, device, teacher)
     return run
 
 
@@ -134,10 +136,11 @@ def _fit(
             devices=[device.index] if device.type == "cuda" else 1,
             max_epochs=recipe.epochs,
             gradient_clip_val=recipe.clip_gradient,
-            callbacks=[journal, Progress(journal, label)],
+            callbacks=[journal, Progress(journal, label), Live(journal, recipe)],
             plugins=[AtomicCheckpoints()],
             default_root_dir=run.folder,
-            logger=False,
+            logger=live_logger(recipe, run.folder) or False,
+            log_every_n_steps=1,  # of what Lightning logs by itself, which is nothing
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -172,8 +175,9 @@ def _finish(
     learner: Learner,
     journal: Journal,
     device: torch.device,
+    teacher: nn.Module | None,
 ) -> None:
-    """Keep the weights that validation chose, read the test set once, and write the result."""
+    """Keep the weights that validation chose, read the test set once, and write the analysis and the result."""
     seconds, peak = journal.seconds, journal.peak_memory  # before the test has its part in them
     network = learner.kept.to(device)
     network.load_state_dict(runs.read_weights(best_weights_file(run)))
@@ -184,7 +188,10 @@ def _finish(
     run.write_network(kind, network.state_dict(), description.as_json())
     test = make_batches(recipe, data, description, "test", device)
     started = time.monotonic()
-    measured = measure(network, test, precision=recipe.precision, device=device)
+    examined = examine(network, test, precision=recipe.precision, device=device)
+    measured = dict(examined.figures)
+    seconds_of_test = time.monotonic() - started
+    evidence_of(recipe, data, description, network, examined, device, teacher).write(run)
     data.unreadable.summarise()
     run.write_json(
         "result.json",
@@ -209,7 +216,7 @@ def _finish(
             **{f"test_{name}": figure for name, figure in measured.items()},
             "training_seconds": round(seconds, 1),
             **({"training_peak_memory_mib": round(peak, 1)} if recipe.epochs else {}),
-            "test_seconds": round(time.monotonic() - started, 1),
+            "test_seconds": round(seconds_of_test, 1),
         },
     )
 

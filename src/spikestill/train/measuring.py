@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,14 +18,31 @@ from spikestill.data import Batches, DataSet
 from spikestill.graph import SpikingNetwork
 from spikestill.nn import Poisson
 from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription, Recipe, load
+from spikestill.report.evidence import Evidence
 from spikestill.runs import Run
+from spikestill.train.evidence import gathered, guides
 from spikestill.train.loaders import load_data, make_batches, resolve_device
 from spikestill.types import InputError
 
-__all__ = ["TEST_SEED", "evaluate", "measure", "measure_run", "recipe_of"]
+__all__ = ["TEST_SEED", "Measurement", "evaluate", "evidence_of", "examine", "measure", "measure_run", "recipe_of"]
 
 TEST_SEED = 0
 """Of the spikes that an encoder draws while a network is measured, so that a second measurement finds the same."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a network did on a set of images.
+
+    Attributes:
+        figures: those of :func:`measure`.
+        answers: to every image, at every time step.
+        layers: by neuron layer, how active it was; empty of an ANN.
+    """
+
+    figures: dict[str, Any]
+    answers: analysis.Answers
+    layers: Mapping[str, analysis.LayerActivity]
 
 
 def measure(
@@ -46,13 +65,26 @@ def measure(
         device: where.
         timesteps: the numbers of steps to read the network out at; by default every one up to its own T.
     """
+    return examine(network, batches, precision=precision, device=device, timesteps=timesteps).figures
+
+
+def examine(
+    network: nn.Module,
+    batches: Batches,
+    *,
+    precision: str,
+    device: torch.device,
+    timesteps: Sequence[int] | None = None,
+) -> Measurement:
+    """What :func:`measure` gives, with what it comes from."""
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         if not isinstance(network, SpikingNetwork):
-            return {"accuracy": analysis.accuracy(network, batches)}
+            answers = analysis.answers(network, batches)
+            return Measurement({"accuracy": answers.accuracy()}, answers, {})
         steps = tuple(timesteps or range(1, network.timesteps + 1))
         with _seeded(network, device):
             found = analysis.evaluate(network, batches, timesteps=steps)
-    return {
+    figures = {
         "accuracy": found.accuracy[max(steps)],
         "accuracy_by_timestep": {str(step): found.accuracy[step] for step in sorted(steps)},
         "spikes_per_neuron": found.spikes_per_neuron,
@@ -65,6 +97,7 @@ def measure(
         "operations_by_layer": {name: dataclasses.asdict(layer) for name, layer in found.operations.layers.items()},
         "operations_not_counted": list(found.operations.uncounted),
     }
+    return Measurement(figures, found.answers, found.layers)
 
 
 @contextlib.contextmanager
@@ -90,7 +123,7 @@ def evaluate(
     device: str = "auto",
     precision: str | None = None,
 ) -> dict[str, Any]:
-    """Measure a run's network.
+    """Measure a run's network; if that is on its own test images at all its time steps, renew its ``analysis.json``.
 
     Args:
         folder: the run.
@@ -109,7 +142,17 @@ def evaluate(
     """
     run = Run.open(folder)
     recipe = recipe_of(run, data, data_dir)
-    return measure_run(run, recipe, load_data(recipe), timesteps, split, device, precision)
+    images, where = load_data(recipe), resolve_device(device)
+    description, network = _loaded(run, recipe, images, where)
+    batches = make_batches(recipe, images, description, split, where)
+    measured = examine(network, batches, precision=precision or recipe.precision, device=where, timesteps=timesteps)
+    if split == "test" and data is None and timesteps is None:
+        evidence = evidence_of(recipe, images, description, network, measured, where)
+        try:
+            evidence.write(run)
+        except InputError as error:  # a folder that can only be read: its figures are wanted all the same
+            logging.getLogger("spikestill").info("%s", error)
+    return measured.figures | {"images": len(getattr(images, split))}
 
 
 def recipe_of(run: Run, data: str | None = None, data_dir: str | None = None) -> Recipe:
@@ -127,10 +170,41 @@ def measure_run(
     device: str = "auto",
     precision: str | None = None,
 ) -> dict[str, Any]:
-    """As :func:`evaluate`, on data that are loaded already."""
+    """The figures of :func:`evaluate`, on data that are loaded already; nothing is written."""
     where = resolve_device(device)
+    description, network = _loaded(run, recipe, images, where)
+    batches = make_batches(recipe, images, description, split, where)
+    figures = measure(network, batches, precision=precision or recipe.precision, device=where, timesteps=timesteps)
+    return figures | {"images": len(getattr(images, split))}
+
+
+def evidence_of(
+    recipe: Recipe,
+    data: DataSet,
+    description: NetworkDescription,
+    network: nn.Module,
+    measured: Measurement,
+    device: torch.device,
+    teacher: nn.Module | None = None,
+) -> Evidence:
+    """What ``analysis.json`` holds.
+
+    Args:
+        recipe: of the run.
+        data: with the test images.
+        description: of the network.
+        network: in evaluation mode, on ``device``.
+        measured: what it did on the test images.
+        device: where.
+        teacher: a trained ANN that was given in place of a run's name.
+    """
+    with _seeded(network, device) if isinstance(network, SpikingNetwork) else contextlib.nullcontext():
+        return gathered(recipe, data, description, network, measured, guides(recipe, data, teacher), device)
+
+
+def _loaded(run: Run, recipe: Recipe, images: DataSet, device: torch.device) -> tuple[NetworkDescription, nn.Module]:
     description = NetworkDescription.of_run(run)
-    network = description.load(run).to(where)
+    network = description.load(run).to(device)
     if (images.num_classes, images.input_shape) != (description.num_classes, description.input_shape):
         raise InputError(
             f"{run.folder} takes images {description.input_shape} (C, H, W) of {description.num_classes} classes, "
@@ -138,6 +212,4 @@ def measure_run(
         )
     if description.frames != images.frames:
         raise InputError(f"{run.folder} was trained on {description.frames} frames, {recipe.data} has {images.frames}")
-    batches = make_batches(recipe, images, description, split, where)
-    figures = measure(network, batches, precision=precision or recipe.precision, device=where, timesteps=timesteps)
-    return figures | {"images": len(getattr(images, split))}
+    return description, network
