@@ -24,6 +24,17 @@ def batch(*pixels: tuple[float, float], labels: list[int]) -> tuple[Tensor, Tens
     return torch.tensor(pixels).view(-1, *SHAPE), torch.tensor(labels)
 
 
+def test_what_several_processes_measure_is_put_together() -> None:
+    """As if another process had seen the same images: everything is a mean, and stays."""
+    batches = [batch((0.5, 1.0), (0.0, 0.5), labels=[1, 1]), batch((0.75, 0.5), (0.0, 0.0), labels=[0, 1])]
+    alone = evaluate(small(), batches)
+    together = evaluate(small(), batches, reduced=lambda values, how: 2 * values if how == "sum" else values)
+    assert together.images == 2 * alone.images == 8
+    assert (together.accuracy, together.rates) == (alone.accuracy, alone.rates)
+    assert together.spikes_per_neuron == alone.spikes_per_neuron
+    assert together.operations.layers == alone.operations.layers
+
+
 def test_accuracy_and_spikes_are_those_counted_by_hand() -> None:
     """Pixels 0.5 and 1 fire at steps 2, 4 and at 1 to 4; 0.75 at steps 2, 3 and 4; 0 never.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spikestill.analysis.operations import Firing, Operations, operations
+from spikestill.analysis.operations import Firing, Operations, Reduce, operations
 from spikestill.graph import SpikingNetwork, evaluating
 from spikestill.nn import Events
 from spikestill.types import InputError
@@ -40,7 +40,10 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    network: SpikingNetwork, batches: Iterable[tuple[Tensor, Tensor]], timesteps: Sequence[int] | None = None
+    network: SpikingNetwork,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    timesteps: Sequence[int] | None = None,
+    reduced: Reduce | None = None,
 ) -> Evaluation:
     """Accuracy at several numbers of time steps in one pass, and spikes and operations over the largest.
 
@@ -50,6 +53,7 @@ def evaluate(
         network: measured as in evaluation mode; its modes are as before afterwards.
         batches: images ``[B, C, H, W]`` (or events ``[T, B, C, H, W]``) and labels ``[B]``.
         timesteps: where to read; by default at every step up to the network's T.
+        reduced: where several processes measure some images each: the sum or maximum of a tensor over all of them.
 
     Raises:
         InputError: if there are no images, or a number of time steps is below 1.
@@ -70,6 +74,9 @@ def evaluate(
             images += len(labels)
     if images == 0:
         raise InputError("there are no images to measure on")
+    if reduced is not None:
+        *correct, images = reduced(torch.tensor([*correct.tolist(), images]), "sum").tolist()  # type: ignore[assignment]
+        firing.gather(reduced)
     fired = firing.neurons()
     spikes = {name: float(counts.sum()) for name, counts in fired.items()}
     neurons = {name: counts.numel() for name, counts in fired.items()}

@@ -18,6 +18,7 @@ from spikestill.nn import Poisson
 from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription, Recipe, load
 from spikestill.runs import Run
 from spikestill.train.loaders import load_data, make_batches, resolve_device
+from spikestill.train.processes import ALONE, Processes, together
 from spikestill.types import InputError
 
 __all__ = ["TEST_SEED", "evaluate", "measure", "measure_run", "recipe_of"]
@@ -32,6 +33,7 @@ def measure(
     *,
     precision: str,
     device: torch.device,
+    processes: Processes,
     timesteps: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Accuracy and, of a spiking network, accuracy at every time step, spikes, firing rates, operations and energy.
@@ -41,17 +43,19 @@ def measure(
 
     Args:
         network: in evaluation mode, on ``device``.
-        batches: what to measure it on.
+        batches: what to measure it on; of several processes each has its shard.
         precision: float32 or bf16.
         device: where.
+        processes: those that measure together; every one of them returns the same figures.
         timesteps: the numbers of steps to read the network out at; by default every one up to its own T.
     """
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        reduced = None if processes.count == 1 else processes.reduced
         if not isinstance(network, SpikingNetwork):
-            return {"accuracy": analysis.accuracy(network, batches)}
+            return {"accuracy": analysis.accuracy(network, batches, reduced)}
         steps = tuple(timesteps or range(1, network.timesteps + 1))
-        with _seeded(network, device):
-            found = analysis.evaluate(network, batches, timesteps=steps)
+        with _seeded(network, device, processes):
+            found = analysis.evaluate(network, batches, timesteps=steps, reduced=reduced)
     return {
         "accuracy": found.accuracy[max(steps)],
         "accuracy_by_timestep": {str(step): found.accuracy[step] for step in sorted(steps)},
@@ -68,14 +72,15 @@ def measure(
 
 
 @contextlib.contextmanager
-def _seeded(network: SpikingNetwork, device: torch.device) -> Iterator[None]:
+def _seeded(network: SpikingNetwork, device: torch.device, processes: Processes) -> Iterator[None]:
     encoder = network.encoder
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(TEST_SEED)
+        torch.manual_seed(processes.own_seed(TEST_SEED))
         if not isinstance(encoder, Poisson):
             yield
             return
         before, encoder.random_state = encoder.random_state, None
+        processes.draw_apart(encoder, device)
         yield
         encoder.random_state = before
 
@@ -109,7 +114,9 @@ def evaluate(
     """
     run = Run.open(folder)
     recipe = recipe_of(run, data, data_dir)
-    return measure_run(run, recipe, load_data(recipe), timesteps, split, device, precision)
+    processes = together(device)
+    images = load_data(recipe, processes)
+    return measure_run(run, recipe, images, timesteps, split, device, precision, processes)
 
 
 def recipe_of(run: Run, data: str | None = None, data_dir: str | None = None) -> Recipe:
@@ -126,9 +133,10 @@ def measure_run(
     split: Literal["test", "validation"] = "test",
     device: str = "auto",
     precision: str | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """As :func:`evaluate`, on data that are loaded already."""
-    where = resolve_device(device)
+    where = resolve_device(device, processes)
     description = NetworkDescription.of_run(run)
     network = description.load(run).to(where)
     if (images.num_classes, images.input_shape) != (description.num_classes, description.input_shape):
@@ -138,6 +146,7 @@ def measure_run(
         )
     if description.frames != images.frames:
         raise InputError(f"{run.folder} was trained on {description.frames} frames, {recipe.data} has {images.frames}")
-    batches = make_batches(recipe, images, description, split, where)
-    figures = measure(network, batches, precision=precision or recipe.precision, device=where, timesteps=timesteps)
+    batches = make_batches(recipe, images, description, split, where, processes)
+    precision = precision or recipe.precision
+    figures = measure(network, batches, precision=precision, device=where, processes=processes, timesteps=timesteps)
     return figures | {"images": len(getattr(images, split))}
