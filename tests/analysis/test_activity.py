@@ -24,6 +24,28 @@ def batch(*pixels: tuple[float, float], labels: list[int]) -> tuple[Tensor, Tens
     return torch.tensor(pixels).view(-1, *SHAPE), torch.tensor(labels)
 
 
+class Twins:
+    """As if another process had seen the same images."""
+
+    def gathered(self, value: object) -> list[object]:
+        return [value, value]
+
+    def reduced(self, values: Tensor, how: str) -> Tensor:
+        return 2 * values if how == "sum" else values
+
+
+def test_what_several_processes_measure_is_put_together() -> None:
+    """Everything is a mean, and stays; answers come batch by batch, each process's shard after the other's."""
+    batches = [batch((0.5, 1.0), (0.0, 0.5), labels=[1, 1]), batch((0.75, 0.5), (0.0, 0.0), labels=[0, 1])]
+    alone = evaluate(small(), batches)
+    together = evaluate(small(), batches, processes=Twins())
+    assert together.images == 2 * alone.images == 8
+    assert together.answers.labels.tolist() == [1, 1, 1, 1, 0, 1, 0, 1]
+    assert (together.accuracy, together.rates) == (alone.accuracy, alone.rates)
+    assert together.spikes_per_neuron == alone.spikes_per_neuron
+    assert together.operations.layers == alone.operations.layers
+
+
 def test_accuracy_and_spikes_are_those_counted_by_hand() -> None:
     """Pixels 0.5 and 1 fire at steps 2, 4 and at 1 to 4; 0.75 at steps 2, 3 and 4; 0 never.
 

@@ -18,6 +18,12 @@ def test_is_the_share_of_images_put_into_their_class() -> None:
     assert accuracy(nn.Identity(), batches) == pytest.approx(3 / 5)
 
 
+def test_shares_of_several_processes_are_added_up() -> None:
+    batches = [(torch.eye(2), torch.tensor([0, 0]))]
+    others = torch.tensor([4, 6])
+    assert accuracy(nn.Identity(), batches, lambda values, how: values + others) == pytest.approx(5 / 8)
+
+
 def test_no_images_are_refused() -> None:
     with pytest.raises(InputError, match="no images to measure on"):
         accuracy(nn.Identity(), [])

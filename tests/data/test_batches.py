@@ -142,6 +142,73 @@ def test_resume_gives_the_same_bits(
     assert same(seen, expected)
 
 
+@given(
+    count=st.integers(1, 40),
+    batch_size=st.integers(1, 12),
+    processes=st.integers(1, 4),
+    divided=st.integers(1, 3),
+    automatic=st.booleans(),
+)
+def test_shards_and_pieces_together_are_the_batch(
+    count: int, batch_size: int, processes: int, divided: int, automatic: bool
+) -> None:
+    generator = torch.Generator().manual_seed(count)
+    pixels = torch.randint(0, 256, (count, 3, 6, 6), dtype=torch.uint8, generator=generator)
+    augmentation = Augmentation(crop=2, cutout=3, autoaugment=automatic)
+    options = {"batch_size": batch_size, "shuffle": True, "augmentation": augmentation, "drop_last": count > batch_size}
+
+    def loader(**more: Any) -> Batches:
+        return batches(ImageSet(pixels, torch.arange(count)), **options, **more)
+
+    if min(count, batch_size) < processes * divided:
+        with pytest.raises(InputError, match=f"cannot be shared by {processes} processes"):
+            loader(shard=(0, processes), divided=divided)
+        return
+    whole = loader()
+    shards = [loader(shard=(rank, processes), divided=divided) for rank in range(processes)]
+    for _ in range(2):
+        expected, parts = list(whole), [list(shard) for shard in shards]
+        assert {len(part) for part in parts} == {len(shards[0])} == {len(expected) * divided}
+        put_together = [
+            tuple(
+                torch.cat(
+                    [
+                        parts[rank][index * divided + piece][item]
+                        for piece in range(divided)
+                        for rank in range(processes)
+                    ]
+                )
+                for item in range(2)
+            )
+            for index in range(len(expected))
+        ]
+        assert same(put_together, expected)  # type: ignore[arg-type]
+        sizes = [len(labels) for part in parts for _, labels in part]
+        assert max(sizes) - min(sizes) <= 2
+        assert sum(sizes) / len(sizes) == pytest.approx(shards[0].usual_size)
+
+
+@pytest.mark.parametrize(("count", "processes"), [(9, 2), (10, 3), (8, 4), (4, 4)])
+def test_shards_of_an_evaluation_give_each_image_once(count: int, processes: int) -> None:
+    """The last batch may have fewer images than there are processes: some then have a batch less, none an empty one."""
+    shards = [batches(numbered(count), shard=(rank, processes)) for rank in range(processes)]
+    seen = [[labels for _, labels in shard] for shard in shards]
+    assert [len(shard) for shard in shards] == [len(parts) for parts in seen]
+    assert all(len(labels) for parts in seen for labels in parts)
+    assert sorted(torch.cat([labels for parts in seen for labels in parts]).tolist()) == list(range(count))
+
+
+def test_a_shard_resumes_within_a_batch_and_its_place_is_everyones() -> None:
+    options: dict[str, Any] = {"batch_size": 6, "shuffle": True, "augmentation": Augmentation(crop=1), "divided": 2}
+    first, other = (batches(numbered(18), shard=(rank, 2), **options) for rank in range(2))
+    expected, begun = list(other), iter(first)
+    for _ in range(3):
+        next(begun)
+    resumed = batches(numbered(18), shard=(1, 2), **options)
+    resumed.load_state_dict(first.state_dict())
+    assert same(list(resumed), expected[3:])
+
+
 def test_a_state_after_the_last_batch_is_the_start_of_the_next_epoch() -> None:
     loader = batches(numbered(8))
     list(islice(loader, 2))
@@ -181,6 +248,9 @@ def test_a_foreign_state_is_refused(other: dict[str, Any], message: str) -> None
         ({"batch_size": 2.0}, "not 2.0"),
         ({"batch_size": 11, "drop_last": True}, "drop_last leaves no batch: 10 images, batch size 11"),
         ({"mean": (0.1, 0.2)}, "images of 1 channels"),
+        ({"shard": (1, 5)}, "a batch of 4 images cannot be shared by 5 processes: give a larger batch size"),
+        ({"shard": (0, 2), "divided": 3, "drop_last": True}, "4 images cannot be shared by 2 processes in 3 pieces"),
+        ({"shard": (0, 2), "divided": 2}, "a batch of 2 images cannot be shared by 2 processes in 2 pieces"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:

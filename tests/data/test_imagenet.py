@@ -102,6 +102,16 @@ def test_order_and_crops_depend_on_seed_epoch_and_image_alone(write: Write, work
     assert not same(list(batches(data, seed=1, **options)), expected[0])
 
 
+def test_shards_decode_their_own_images_and_show_what_the_batch_shows(tmp_path: Path) -> None:
+    data = load("imagenet", data_dir=write_imagenet(tmp_path), image_size=24, validation=0)
+    options: dict[str, Any] = {"shuffle": True, "augmentation": TRAINING, "drop_last": True}
+    whole = list(batches(data, **options))
+    shards = [list(batches(data, shard=(rank, 2), divided=2, **options)) for rank in range(2)]
+    pieces = [shards[rank][index] for index in range(2 * len(whole)) for rank in range(2)]
+    for item in range(2):
+        assert torch.equal(torch.cat([piece[item] for piece in pieces]), torch.cat([batch[item] for batch in whole]))
+
+
 def test_a_random_crop_is_part_of_the_image_and_the_whole_where_it_must_be(tmp_path: Path) -> None:
     data = load("imagenet", data_dir=write_imagenet(tmp_path, train=30), image_size=16, validation=0)
     plain = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3, "batch_size": 90}

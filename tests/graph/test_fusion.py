@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from spikestill.graph import SpikingNetwork, to_spiking
 from spikestill.graph.cut import node_named
-from spikestill.graph.fusion import deferred_to_neurons, has_one_reader, is_deferrable_norm, normalisation_of
+from spikestill.graph.fusion import deferred_to_neurons, has_one_reader, is_deferrable_norm
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF, Direct, Encoder, Poisson
+from spikestill.nn.batch_norm import normalisation_of
 from spikestill.types import InputError
 from tests.graph.networks import NETWORKS, SHAPE, Residual, gradients, network, spiking
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from spikestill.analysis.answers import Answers, gathered
+from spikestill.analysis.answers import Answers, Processes, gathered
 from spikestill.analysis.operations import Firing, Operations, operations
 from spikestill.graph import SpikingNetwork, evaluating
 from spikestill.nn import Events
@@ -80,7 +80,10 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    network: SpikingNetwork, batches: Iterable[tuple[Tensor, Tensor]], timesteps: Sequence[int] | None = None
+    network: SpikingNetwork,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    timesteps: Sequence[int] | None = None,
+    processes: Processes | None = None,
 ) -> Evaluation:
     """Accuracy at several numbers of time steps in one pass, and spikes and operations over the largest.
 
@@ -90,6 +93,7 @@ def evaluate(
         network: measured as in evaluation mode; its modes are as before afterwards.
         batches: images ``[B, C, H, W]`` (or events ``[T, B, C, H, W]``) and labels ``[B]``.
         timesteps: where to read; by default at every step up to the network's T.
+        processes: those that measure a shard of every batch each; all of them return the same.
 
     Raises:
         InputError: if there are no images, or a number of time steps is below 1.
@@ -104,8 +108,10 @@ def evaluate(
             if isinstance(network.encoder, Events):
                 batch = batch[: wanted[-1]]
             parts.append(Answers.of(network.unroll(batch, wanted[-1], watch=firing), labels))
-    answers = gathered(parts)
+    answers = gathered(parts, processes)
     images = len(answers.labels)
+    if processes is not None:
+        firing.gather(processes.reduced)
     fired = firing.neurons()
     neurons = sum(counts.numel() for counts in fired.values())
     return Evaluation(

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from spikestill.types import InputError
 
-__all__ = ["Answers", "answers", "gathered"]
+__all__ = ["Answers", "Processes", "answers", "gathered"]
+
+
+class Processes(Protocol):
+    """Several processes that measure together, each its shard of every batch."""
+
+    def gathered(self, value: Any) -> list[Any]:
+        """What each process gave, in their order."""
+
+    def reduced(self, values: Tensor, how: Literal["sum", "max"]) -> Tensor:
+        """Sum or maximum over all processes, elementwise."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +64,34 @@ class Answers:
 
 
 @torch.no_grad()
-def answers(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Answers:
+def answers(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], processes: Processes | None = None
+) -> Answers:
     """What an ANN answers; T is 1.
 
     Args:
         network: from images ``[B, C, H, W]`` to logits ``[B, K]``; put it into evaluation mode first.
         batches: images and labels ``[B]``.
+        processes: those that measure a shard of every batch each; all of them return the same.
 
     Raises:
         InputError: if there are no images.
     """
-    return gathered([Answers.of(network(images).unsqueeze(0), labels) for images, labels in batches])
+    return gathered([Answers.of(network(images).unsqueeze(0), labels) for images, labels in batches], processes)
 
 
-def gathered(parts: list[Answers]) -> Answers:
-    """The answers of all batches together.
+def gathered(parts: list[Answers], processes: Processes | None = None) -> Answers:
+    """The answers of all batches together, in the order of the images.
+
+    Args:
+        parts: those to each batch, or to this process's shard of it.
+        processes: those that the batches were shared among.
 
     Raises:
         InputError: if there are none.
     """
+    if processes is not None:
+        parts = [shard for batch in zip(*processes.gathered(parts), strict=True) for shard in batch]
     if not sum(len(part.labels) for part in parts):
         raise InputError("there are no images to measure on")
     return Answers(

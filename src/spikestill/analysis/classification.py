@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikestill.analysis.answers import answers
+from spikestill.analysis.answers import Processes, answers
 
 __all__ = ["Bin", "Calibration", "accuracy", "calibration", "confusion_matrix"]
 
@@ -16,17 +16,18 @@ _BINS = 15
 """As in Guo et al. 2017."""
 
 
-def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], processes: Processes | None = None) -> float:
     """The share of images that a network puts into their class, in [0, 1].
 
     Args:
         network: from images ``[B, C, H, W]`` to logits ``[B, K]``; put it into evaluation mode first.
         batches: images and labels ``[B]``.
+        processes: those that measure a shard of every batch each; all of them return the same.
 
     Raises:
         InputError: if there are no images.
     """
-    return answers(network, batches).accuracy()
+    return answers(network, batches, processes).accuracy()
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, fx
@@ -16,7 +17,10 @@ from spikestill.graph.sequence import Signal
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF, Direct, Events
 
-__all__ = ["Firing", "LayerOperations", "Operations", "operations"]
+__all__ = ["Firing", "LayerOperations", "Operations", "Reduce", "operations"]
+
+Reduce = Callable[[Tensor, Literal["sum", "max"]], Tensor]
+"""From a tensor to its sum or maximum over all processes, each of which measures some of the images."""
 
 _PICOJOULES_OF_MULTIPLY_ACCUMULATE = 4.6
 _PICOJOULES_OF_ACCUMULATE = 0.9
@@ -125,6 +129,15 @@ class Firing:
             self._input += size.sum(0)
             self._in_wholes = self._in_wholes.to(size.device) & (size == size.round()).all()
             self._largest = torch.maximum(self._largest.to(size), size.max())
+
+    def gather(self, reduced: Reduce) -> None:
+        """Take in what the other processes counted, each on its own images."""
+        self.counts = {node: reduced(counts, "sum") for node, counts in self.counts.items()}
+        assert self._input is not None
+        self._input = reduced(self._input, "sum")
+        # "All are whole" is "none is broken".
+        self._in_wholes = reduced(1 - self._in_wholes.double().to(self._input.device), "max") == 0
+        self._largest = reduced(self._largest.to(self._input), "max")
 
     def neurons(self) -> dict[str, Tensor]:
         """The counts ``[...]`` of every neuron layer by its name."""

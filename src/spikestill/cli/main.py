@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from spikestill.types import InputError, unknown_name
 
@@ -42,6 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     _show_remarks()
     _keep_freed_memory()
+    if _rank() == 0:
+        return _run(words)
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        return _run(words)
+
+
+def _run(words: Sequence[str]) -> int:
     try:
         if words[0] == "--version":
             from spikestill import __version__
@@ -52,13 +62,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown_name("command", words[0], COMMANDS)
         import_module(f"spikestill.cli.{words[0]}_command").run(words[1:])
     except InputError as error:
-        print(f"spikestill: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(error)
         return 2
     except KeyboardInterrupt:
         way_on = "the same command" if words[0] == "compare" else "--resume"
         print(f"spikestill: stopped; {way_on} continues from the last checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def _complain(error: InputError) -> None:
+    """One line, from the first of several processes; from another only where it alone met the error."""
+    rank = _rank()
+    if rank > 0:
+        from spikestill.train.processes import is_shared
+
+        if is_shared(error):
+            return
+    who = f" process {rank}:" if rank else ""
+    print(f"spikestill:{who} {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def _rank() -> int:
+    """This process's number among those that torchrun or SLURM started together."""
+    if "RANK" not in os.environ and "SLURM_PROCID" not in os.environ:
+        return 0
+    from spikestill.train.processes import own_rank
+
+    return own_rank()
 
 
 def _show_remarks() -> None:

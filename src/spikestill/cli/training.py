@@ -6,10 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from spikestill.cli.launching import launch
 from spikestill.cli.tables import print_accuracy
 from spikestill.recipes import Recipe
 from spikestill.recipes.words import value_of, without
 from spikestill.runs import Run
+from spikestill.train.processes import was_launched
 from spikestill.types import InputError
 
 __all__ = ["run_training"]
@@ -34,6 +36,7 @@ def run_training(command: str, kind: type[Recipe], words: Sequence[str], *, defa
         parser(kind, f"spikestill {command}").print_help()
         print(_MORE_HELP)
         return
+    given = [command, *words]
     words, switches = _switches(words)
     stored = Path(value_of(words, "--out") or "") / "recipe.yaml"
     continues = "--resume" in switches and stored.is_file()
@@ -43,6 +46,9 @@ def run_training(command: str, kind: type[Recipe], words: Sequence[str], *, defa
         import yaml
 
         yaml.safe_dump(as_mapping(recipe), sys.stdout, sort_keys=False)
+        return
+    if recipe.devices > 1 and not was_launched():
+        launch(recipe.devices, given)
         return
     from spikestill.train import train
 

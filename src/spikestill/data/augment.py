@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from spikestill.data.autoaugment import autoaugment
+from spikestill.data.seeds import Draws
 from spikestill.types import InputError
 
 __all__ = ["Augmentation", "augment", "normalise"]
@@ -68,6 +69,7 @@ def augment(
     mean: Sequence[float],
     std: Sequence[float],
     generator: torch.Generator,
+    part: tuple[int, int] | None = None,
 ) -> Tensor:
     """Vary and normalise a batch.
 
@@ -77,16 +79,19 @@ def augment(
         mean: channel means on the [0, 1] scale.
         std: channel standard deviations on the [0, 1] scale.
         generator: on the CPU; the only source of randomness, so that every device makes the same choices.
+        part: where the pixels are part of a larger batch: the index of their first image in it, and its size. They are
+            then varied as they would be within it.
 
     Returns:
         float32 ``[B, C, H, W]`` in channels-last memory format, normalised.
     """
     if augmentation.autoaugment:
-        pixels = autoaugment(pixels, [255 * value for value in mean], generator)
-    pixels, inside = _moved(pixels, augmentation, generator)
+        pixels = autoaugment(pixels, [255 * value for value in mean], generator, part)
+    draws = Draws(generator, len(pixels), part)
+    pixels, inside = _moved(pixels, augmentation, draws)
     images = normalise(pixels, mean, std)
     if augmentation.cutout:
-        visible = ~_cutout_squares(pixels, augmentation.cutout, generator)
+        visible = ~_cutout_squares(pixels, augmentation.cutout, draws)
         inside = visible if inside is None else inside & visible
     if inside is not None:
         images.mul_(inside[:, None])
@@ -101,21 +106,21 @@ def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return images.permute(0, 3, 1, 2)
 
 
-def _moved(pixels: Tensor, augmentation: Augmentation, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+def _moved(pixels: Tensor, augmentation: Augmentation, draws: Draws) -> tuple[Tensor, Tensor | None]:
     """The moved and mirrored batch ``[B, H, W, C]``, and which pixels of it lie inside the old image ``[B, H, W]``."""
     crop = augmentation.crop
     if not crop and not augmentation.roll and not augmentation.flip:
         return pixels, None
     count, height, width, channels = pixels.shape
     device = pixels.device
-    shift = torch.randint(-crop, crop + 1, (2, count, 1), generator=generator).to(device)
+    shift = draws.integers(-crop, crop + 1, before=(2,), after=(1,)).to(device)
     rows = torch.arange(height, device=device) + shift[0]
     columns = torch.arange(width, device=device) + shift[1]
     if augmentation.flip:
-        mirrored = (torch.rand(count, 1, generator=generator) < 0.5).to(device)
+        mirrored = (draws.uniform(after=(1,)) < 0.5).to(device)
         columns = torch.where(mirrored, columns.flip(1), columns)
     if augmentation.roll:
-        way = torch.randint(-augmentation.roll, augmentation.roll + 1, (2, count, 1), generator=generator).to(device)
+        way = draws.integers(-augmentation.roll, augmentation.roll + 1, before=(2,), after=(1,)).to(device)
         rows, columns = _rolled(rows, way[0]), _rolled(columns, way[1])
     inside = None
     if crop:
@@ -136,12 +141,12 @@ def _rolled(places: Tensor, by: Tensor) -> Tensor:
     return places.gather(1, (torch.arange(count, device=places.device) + by) % count)
 
 
-def _cutout_squares(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:
+def _cutout_squares(pixels: Tensor, side: int, draws: Draws) -> Tensor:
     """True inside the square of every image: bool ``[B, H, W]``."""
-    count, height, width, _ = pixels.shape
+    _, height, width, _ = pixels.shape
     lines = []
     for size in (height, width):
-        start = torch.randint(size, (count, 1), generator=generator).to(pixels.device) - side // 2
+        start = draws.integers(0, size, after=(1,)).to(pixels.device) - side // 2
         place = torch.arange(size, device=pixels.device)
         lines.append((place >= start) & (place < start + side))
     return lines[0][:, :, None] & lines[1][:, None, :]

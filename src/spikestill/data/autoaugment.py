@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from spikestill.data.seeds import Draws
+
 __all__ = ["autoaugment"]
 
 # Operation, probability, magnitude (0 to 9; None: the operation has none).
@@ -46,7 +48,9 @@ POLICY: tuple[tuple[Operation, Operation], ...] = (
 _SIGNED = {"ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness"}
 
 
-def autoaugment(pixels: Tensor, fill: Sequence[float], generator: torch.Generator) -> Tensor:
+def autoaugment(
+    pixels: Tensor, fill: Sequence[float], generator: torch.Generator, part: tuple[int, int] | None = None
+) -> Tensor:
     """Apply a policy drawn at random for each image; distributed as ``torchvision.transforms.v2.AutoAugment``.
 
     The draws are made for the whole batch, then the images that drew the same operation, magnitude and sign go through
@@ -56,14 +60,15 @@ def autoaugment(pixels: Tensor, fill: Sequence[float], generator: torch.Generato
         pixels: uint8 ``[B, H, W, C]`` with 1 or 3 channels.
         fill: the colour ``(C,)`` of what moves in from outside, 0 to 255.
         generator: on the CPU; the source of all draws.
+        part: as ``augment`` takes it.
 
     Returns:
         uint8 ``[B, H, W, C]``, contiguous; a new tensor.
     """
-    count = len(pixels)
-    drawn = torch.randint(len(POLICY), (count,), generator=generator).tolist()
-    chance = torch.rand(count, 2, generator=generator).tolist()
-    opposite = (torch.rand(count, 2, generator=generator) < 0.5).tolist()
+    draws = Draws(generator, len(pixels), part)
+    drawn = draws.integers(0, len(POLICY)).tolist()
+    chance = draws.uniform(after=(2,)).tolist()
+    opposite = (draws.uniform(after=(2,)) < 0.5).tolist()
     images = pixels.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
     for step in range(2):
         groups: dict[tuple[str, float], list[int]] = defaultdict(list)

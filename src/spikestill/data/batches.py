@@ -42,10 +42,14 @@ class Batches:
         merge_frames: show a recording as the mean of its frames.
         workers: processes that decode what is not held in memory; 0: this one.
         unreadable: what happens to images that cannot be decoded; None refuses them.
+        shard: (r, W): of every batch this loader gives the r-th of W parts, as one of W processes; their loaders
+            together give each image once. Order and augmentation are those of the whole batch.
+        divided: give every batch in this many pieces, one after the other, of each its shard: what accumulates
+            gradients over them sees the batch with less memory.
 
     Raises:
-        InputError: no image, a batch size below 1, ``drop_last`` that drops everything, or mean and std that do
-            not fit.
+        InputError: no image, a batch size below 1, ``drop_last`` that drops everything, mean and std that do
+            not fit, or batches that are too small for shards and pieces.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class Batches:
         merge_frames: bool = False,
         workers: int = 0,
         unreadable: Unreadable | None = None,
+        shard: tuple[int, int] = (0, 1),
+        divided: int = 1,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"the batch size must be an integer of 1 or more, not {batch_size!r}")
@@ -70,6 +76,8 @@ class Batches:
             raise InputError("there is no image to make batches of; is the validation share 0?")
         if drop_last and len(images) < batch_size:
             raise InputError(f"drop_last leaves no batch: {len(images)} images, batch size {batch_size}")
+        smallest = len(images) % batch_size if divided > 1 and not drop_last else 0
+        _refuse_small(smallest or min(batch_size, len(images)), shard[1], divided)
         if not len(mean) == len(std) == images.shape[0]:
             raise InputError(f"images of {images.shape[0]} channels need as many means and standard deviations")
         if augmentation is not None and augmentation.autoaugment and images.shape[0] not in (1, 3):
@@ -79,6 +87,8 @@ class Batches:
         self.augmentation = augmentation
         self.seed = seed
         self.drop_last = drop_last
+        self.shard = shard
+        self.divided = divided
         self.merge_frames = merge_frames
         # None for images. To what moves pixels, the frames of a recording are further channels.
         self._frames = images.timesteps if isinstance(images, EventSet) else None
@@ -92,10 +102,17 @@ class Batches:
         self._resumed = False
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
-        if self.drop_last:
-            return len(self._labels) // self.batch_size
-        return -(-len(self._labels) // self.batch_size)
+        """Batches in an epoch, or pieces of them."""
+        whole, rest = divmod(len(self._labels), self.batch_size)
+        pieces = whole * self.divided
+        if rest and not self.drop_last:
+            pieces += sum(start < stop for start, stop in (self._piece(rest, piece) for piece in range(self.divided)))
+        return pieces
+
+    @property
+    def usual_size(self) -> float:
+        """The mean number of images in a full batch: of those that share it, and their pieces, the same."""
+        return min(self.batch_size, len(self._labels)) / (self.shard[1] * self.divided)
 
     @property
     def varies(self) -> bool:
@@ -121,7 +138,10 @@ class Batches:
         if not self.holds_images:
             raise InputError("what is decoded when it is used is too much to compute something for all of it at once")
         rows = torch.arange(len(self._labels), device=self._labels.device)
-        plain = (normalise(pixels, self._mean, self._std) for pixels, _ in self._source.stream(self._split(rows), 0))
+        plain = (
+            normalise(pixels, self._mean, self._std)
+            for pixels, _ in self._source.stream(rows.split(self.batch_size), 0)
+        )
         self._companions = torch.cat([function(self._in_time(images)) for images in plain])
 
     def __iter__(self) -> Iterator[Any]:
@@ -131,11 +151,12 @@ class Batches:
             self._epoch, self._position = self._epoch + 1, 0
         self._resumed = False
         epoch = self._epoch
-        wanted = self._split(self._order(epoch))[self._position : len(self)]
-        for index, (pixels, rows) in enumerate(self._source.stream(wanted, epoch), self._position):
+        pieces = self._pieces(self._order(epoch))[self._position :]
+        stream = self._source.stream([rows for rows, _ in pieces], epoch)
+        for index, ((pixels, rows), (_, part)) in enumerate(zip(stream, pieces, strict=True), self._position):
             # In the plain layout, which any network takes; what gains from channels-last asks for it. contiguous()
             # would leave images of one channel in strides that count as both, and convolutions choose the other.
-            varied = self._in_time(self._varied(pixels, epoch, index))
+            varied = self._in_time(self._varied(pixels, epoch, index // self.divided, part))
             images = varied.clone(memory_format=torch.contiguous_format)
             batch: tuple[Tensor, ...] = images, self._labels[rows]
             if self._companions is not None:
@@ -174,20 +195,31 @@ class Batches:
             raise InputError(f"cannot resume at batch {position} of epoch {epoch}: an epoch has {len(self)} batches")
         self._epoch, self._position, self._resumed = epoch, position, True
 
+    def _piece(self, size: int, piece: int) -> tuple[int, int]:
+        """Where this loader's shard of a piece of a batch of this size begins and ends in it."""
+        first, last = size * piece // self.divided, size * (piece + 1) // self.divided
+        rank, processes = self.shard
+        return first + (last - first) * rank // processes, first + (last - first) * (rank + 1) // processes
+
+    def _pieces(self, order: Tensor) -> list[tuple[Tensor, tuple[int, int]]]:
+        """This loader's rows of an epoch, piece by piece, with the first one's place in the batch, and its size."""
+        found = []
+        for whole in order.split(self.batch_size):
+            for start, stop in (self._piece(len(whole), piece) for piece in range(self.divided)):
+                found += [(whole[start:stop], (start, len(whole)))] if start < stop else []
+        return found[: len(self)]
+
     def _order(self, epoch: int) -> Tensor:
         count = len(self._labels)
         if not self.shuffle:
             return torch.arange(count, device=self._labels.device)
         return torch.randperm(count, generator=generator(self.seed, "order", epoch)).to(self._labels.device)
 
-    def _split(self, order: Tensor) -> tuple[Tensor, ...]:
-        return order.split(self.batch_size)
-
-    def _varied(self, pixels: Tensor, epoch: int, index: int) -> Tensor:
+    def _varied(self, pixels: Tensor, epoch: int, index: int, part: tuple[int, int]) -> Tensor:
         if self.augmentation is None:
             return normalise(pixels, self._mean, self._std)
         draws = generator(self.seed, "augmentation", epoch, index)
-        return augment(pixels, self.augmentation, mean=self._mean, std=self._std, generator=draws)
+        return augment(pixels, self.augmentation, mean=self._mean, std=self._std, generator=draws, part=part)
 
     def _in_time(self, images: Tensor) -> Tensor:
         """Images as they are; recordings ``[B, T*C, H, W]`` as frames ``[T, B, C, H, W]``, or as their mean."""
@@ -206,3 +238,12 @@ class Batches:
         if least:
             raise InputError("augmentation.resized_crop needs data that are decoded when they are used, as imagenet is")
         return Held(images, device)
+
+
+def _refuse_small(images: int, processes: int, divided: int) -> None:
+    """A batch that does not give every process an image of every piece would leave some of them waiting."""
+    if images < processes * divided:
+        pieces = f" in {divided} pieces" if divided > 1 else ""
+        raise InputError(
+            f"a batch of {images} images cannot be shared by {processes} processes{pieces}: give a larger batch size"
+        )

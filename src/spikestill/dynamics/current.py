@@ -14,8 +14,9 @@ from torch import Tensor
 
 from spikestill.dynamics.backend import passes_for
 from spikestill.dynamics.layout import Layout
+from spikestill.dynamics.shared import shared_sums
 
-__all__ = ["Normalisation", "Term", "batch_moments", "normalise", "spike_counts", "time_mean"]
+__all__ = ["Normalisation", "Term", "batch_moments", "normalise", "spike_counts", "through", "time_mean"]
 
 _EXACT_ROWS = 256
 """How many spikes a sum in bfloat16 can hold exactly."""
@@ -31,6 +32,7 @@ class Normalisation:
         weight: None for 1.
         bias: None for 0.
         of_batch: whether mean and deviation are those of the sequence itself, so that gradients flow through them.
+        is_shared: whether they are those of a batch that is spread over several processes.
     """
 
     mean: Tensor
@@ -38,6 +40,7 @@ class Normalisation:
     weight: Tensor | None
     bias: Tensor | None
     of_batch: bool
+    is_shared: bool = False
 
     @property
     def scale(self) -> Tensor:
@@ -116,3 +119,36 @@ def normalise(sequence: Tensor, normalisation: Normalisation) -> Tensor:
     layout = Layout.of(sequence)
     flat = layout.flat(sequence)
     return layout.restore(passes_for(sequence).affine(flat, normalisation.scale, normalisation.shift, layout.channels))
+
+
+def through(
+    normalisation: Normalisation | None, delta: Tensor, factor: Tensor | None, values: Tensor | None, layout: Layout
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """The gradients ``delta * factor`` by a normalised term, by its ``values``, and by its weight and bias.
+
+    All are rows, as ``layout`` makes them. Where the statistics are the batch's own, they are functions of the values
+    too: each moves its channel's mean by 1/M and the variance by 2 (x - mean) / M of it (M values a channel). On rates,
+    with the statistics of the sequence, that is the exact derivative of the mean over time of the normalised sequence.
+    The rate batch's own variance in its place, which is the smaller one, would enlarge the gradient at every layer.
+    Weight and bias of a shared batch's normalisation get the gradients of this process's part.
+    """
+    if normalisation is None:
+        if factor is not None:
+            delta = passes_for(delta).products(delta, factor, None, None, layout.channels)[0]
+        return delta, delta, None, None
+    assert values is not None
+    mean, inverse, scale = normalisation.mean, normalisation.inverse_deviation, normalisation.scale
+    kernels = passes_for(delta)
+    delta, by_shift, by_centred = kernels.products(delta, factor, values, mean, layout.channels)
+    if normalisation.of_batch:
+        members: int | Tensor = max(values.numel() // layout.channels.count, 1)
+        sum_shift, sum_centred = by_shift, by_centred
+        if normalisation.is_shared:
+            sum_shift, sum_centred, members = shared_sums(by_shift, by_centred, values.numel() // layout.channels.count)
+        slope = -scale * inverse * inverse * sum_centred / members
+        shift = -scale * sum_shift / members - slope * mean
+    else:
+        slope = shift = torch.zeros_like(scale)
+    by_values = kernels.affine(values, slope, shift, layout.channels, delta, scale)
+    by_weight = None if normalisation.weight is None else by_centred * inverse
+    return delta, by_values, by_weight, None if normalisation.bias is None else by_shift

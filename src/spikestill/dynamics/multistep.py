@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from spikestill.dynamics.backend import passes_for
-from spikestill.dynamics.current import Normalisation, Term
+from spikestill.dynamics.current import Normalisation, Term, through
 from spikestill.dynamics.layout import FlatTerm, Layout
 from spikestill.dynamics.neuron import NeuronRule
 from spikestill.dynamics.rate_state import RateState
@@ -228,7 +228,7 @@ class _SpikeSequence(torch.autograd.Function):
             delta = by_current
             if is_constant:
                 delta = by_current.sum(0, keepdim=True, dtype=by_carry.dtype).to(by_current.dtype)
-            _, by_values, *by_learned = _through(normalisation, delta, None, row.values, layout)
+            _, by_values, *by_learned = through(normalisation, delta, None, row.values, layout)
             by_terms += [_apart(layout.restore(by_values), by_terms), *by_learned]
         return (
             None,
@@ -278,7 +278,7 @@ class _Rate(torch.autograd.Function):
         by_terms: list[Tensor | None] = []
         for normalisation, rate in zip(ctx.normalisations, rates, strict=True):
             row = None if rate is None else layout.flat(rate).to(current.dtype).unsqueeze(0)
-            current, by_rate, *by_learned = _through(normalisation, current, factor, row, layout)
+            current, by_rate, *by_learned = through(normalisation, current, factor, row, layout)
             by_terms += [_apart(layout.restore(by_rate[0]), by_terms), *by_learned]
             factor = None
         return (
@@ -298,35 +298,6 @@ def _spikes(
     arguments = (layout.channels, _flat_carry(carry, layout, flat), leak, threshold, timesteps, rule)
     spikes, last = passes_for(flat[0].values, rule).spikes(flat, *arguments)
     return layout.restore(spikes), layout.restore(last)
-
-
-def _through(
-    normalisation: Normalisation | None, delta: Tensor, factor: Tensor | None, values: Tensor | None, layout: Layout
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """The gradients ``delta * factor`` by a normalised term, by its ``values``, and by its weight and bias.
-
-    Where the statistics are the batch's own, they are functions of the values too: each moves its channel's mean by 1/M
-    and the variance by 2 (x - mean) / M of it (M values a channel). On rates, with the statistics of the sequence, that
-    is the exact derivative of the mean over time of the normalised sequence. The rate batch's own variance in its
-    place, which is the smaller one, would enlarge the gradient at every layer.
-    """
-    if normalisation is None:
-        if factor is not None:
-            delta = passes_for(delta).products(delta, factor, None, None, layout.channels)[0]
-        return delta, delta, None, None
-    assert values is not None
-    mean, inverse, scale = normalisation.mean, normalisation.inverse_deviation, normalisation.scale
-    kernels = passes_for(delta)
-    delta, by_shift, by_centred = kernels.products(delta, factor, values, mean, layout.channels)
-    if normalisation.of_batch:
-        members = max(values.numel() // layout.channels.count, 1)
-        slope = -scale * inverse * inverse * by_centred / members
-        shift = -scale * by_shift / members - slope * mean
-    else:
-        slope = shift = torch.zeros_like(scale)
-    by_values = kernels.affine(values, slope, shift, layout.channels, delta, scale)
-    by_weight = None if normalisation.weight is None else by_centred * inverse
-    return delta, by_values, by_weight, None if normalisation.bias is None else by_shift
 
 
 def _apart(gradient: Tensor, others: Sequence[Tensor | None]) -> Tensor:

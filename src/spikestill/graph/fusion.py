@@ -11,15 +11,13 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import fx, nn
 
-from spikestill.dynamics import Normalisation, batch_moments
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF
-from spikestill.types import InputError
+from spikestill.nn.batch_norm import SynchronisedBatchNorm
 
-__all__ = ["deferred_to_neurons", "has_one_reader", "is_deferrable_norm", "normalisation_of"]
+__all__ = ["deferred_to_neurons", "has_one_reader", "is_deferrable_norm"]
 
 _SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 
@@ -55,50 +53,12 @@ def has_one_reader(
 
 
 def is_deferrable_norm(module: nn.Module | None) -> bool:
-    """Whether a module is a BatchNorm of torch's own, and nobody watches its calls."""
-    if module is None or type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+    """Whether a module is a BatchNorm of torch's own or a synchronised one, and nobody watches its calls."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, SynchronisedBatchNorm)
+    if module is None or type(module) not in kinds:
         return False
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return not any(hooks)
-
-
-def normalisation_of(module: _BatchNorm, sequence: Tensor) -> tuple[Normalisation, Tensor | None]:
-    """What a BatchNorm does to a sequence ``[T, B, C, ...]``, and that sequence's mean over time if it was gathered.
-
-    In training the statistics are those over time, batch and space, gathered in one pass; the running ones are updated
-    once, as the module's own forward does.
-
-    Raises:
-        InputError: for statistics of a single value a channel.
-    """
-    if module.training or module.running_mean is None or module.running_var is None:
-        mean, variance, over_time = batch_moments(sequence)
-        members = sequence.numel() // max(len(mean), 1)
-        if members == 1:
-            raise InputError("BatchNorm needs more than one value a channel for its statistics: give a larger batch")
-        if module.training:
-            _update(module, mean, variance, members)
-        inverse = torch.rsqrt(variance + module.eps)
-        return Normalisation(mean, inverse, module.weight, module.bias, True), over_time
-    exact = torch.promote_types(module.running_var.dtype, torch.float32)
-    inverse = torch.rsqrt(module.running_var.to(exact) + module.eps)
-    return Normalisation(module.running_mean.to(exact, copy=True), inverse, module.weight, module.bias, False), None
-
-
-@torch.no_grad()
-def _update(module: _BatchNorm, mean: Tensor, variance: Tensor, members: int) -> None:
-    if not module.track_running_stats or module.running_mean is None or module.running_var is None:
-        return
-    momentum = module.momentum
-    if module.num_batches_tracked is not None:
-        module.num_batches_tracked.add_(1)
-        if momentum is None:
-            momentum = 1.0 / float(module.num_batches_tracked)
-    if momentum is None or members == 0:
-        momentum = 0.0
-    module.running_mean.lerp_(mean.to(module.running_mean.dtype), momentum)
-    unbiased = variance * (members / max(members - 1, 1))
-    module.running_var.lerp_(unbiased.to(module.running_var.dtype), momentum)
 
 
 def _is_neuron(body: fx.GraphModule, node: fx.Node) -> bool:

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikestill.dynamics import Term, normalise, time_mean
+from spikestill.dynamics import Term, batch_norm, normalise, time_mean
 from spikestill.graph.arguments import found_in, mapped
-from spikestill.graph.fusion import deferred_to_neurons, has_one_reader, is_deferrable_norm, normalisation_of
+from spikestill.graph.fusion import deferred_to_neurons, has_one_reader, is_deferrable_norm
 from spikestill.graph.operations import DROPOUTS, is_linear
 from spikestill.graph.rate_gradients import RateBatchNorm, RateConvolution, RateLinear
 from spikestill.nn import LIF
+from spikestill.nn.batch_norm import normalisation_of
 
 __all__ = ["Pair", "RateRun", "moved"]
 
@@ -113,7 +114,7 @@ class RateRun(fx.Interpreter):
         if is_deferrable_norm(module) and (module.training or module.running_mean is None):
             term = self._normalised(module, value)
             assert term.normalisation is not None
-            return Pair(normalise(term.sequence, term.normalisation), RateBatchNorm.apply(term.rate, *_numbers(term)))
+            return Pair(normalise(term.sequence, term.normalisation), _normalised_rate(term))
         return self._generic(module, args, kwargs)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102
@@ -196,7 +197,11 @@ def _terms(value: Pair | list[Term]) -> list[Term]:
     return value if isinstance(value, list) else [value.term()]
 
 
-def _numbers(term: Term) -> tuple[Tensor | None, ...]:
-    norm = term.normalisation
+def _normalised_rate(term: Term) -> Tensor:
+    norm, rate = term.normalisation, term.rate
     assert norm is not None
-    return norm.weight, norm.bias, norm.mean, norm.inverse_deviation
+    assert rate is not None
+    if norm.is_shared:
+        return batch_norm(rate, norm)
+    result: Tensor = RateBatchNorm.apply(rate, norm.weight, norm.bias, norm.mean, norm.inverse_deviation)
+    return result

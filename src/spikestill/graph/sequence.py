@@ -15,10 +15,11 @@ from torch import Tensor, fx, nn
 
 from spikestill.dynamics import Term
 from spikestill.graph.arguments import found_in, mapped
-from spikestill.graph.fusion import deferred_to_neurons, has_one_reader, normalisation_of
+from spikestill.graph.fusion import deferred_to_neurons, has_one_reader
 from spikestill.graph.operations import DROPOUTS
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF
+from spikestill.nn.batch_norm import normalisation_of
 
 __all__ = ["Observer", "SequenceRun", "Signal", "Watch", "over_signals"]
 

@@ -33,7 +33,7 @@ __all__ = [
     "strange",
 ]
 
-_WITHOUT_MEANING = ("out", "device", "checkpoint_minutes", "workers", "logger")
+_WITHOUT_MEANING = ("out", "device", "devices", "strategy", "checkpoint_minutes", "workers", "logger")
 """Fields that a resume may change."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)

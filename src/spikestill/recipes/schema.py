@@ -39,6 +39,8 @@ _SHARED_BY_STAGES = (
     "split_seed",
     "augmentation",
     "device",
+    "devices",
+    "strategy",
     "precision",
     "channels_last",
     "logger",
@@ -65,7 +67,9 @@ class Recipe:
         width: factor on the channels of the network that is trained.
         model_options: further options of that network.
         epochs: passes over the training images.
-        batch_size: images a step.
+        batch_size: images a step, of all processes together.
+        accumulate: the pieces in which a batch is computed, one after the other, to save memory; BatchNorm then sees a
+            piece at a time.
         optimiser: the optimiser.
         schedule: the learning rate over time.
         clip_gradient: largest norm of the gradient; None leaves it.
@@ -74,6 +78,10 @@ class Recipe:
         channels_last: lay images out with channels innermost (faster together with bf16).
         seed: of weights, batches and augmentation.
         device: cpu, cuda, or auto.
+        devices: processes on this machine, each with a GPU of its own where there are GPUs; under torchrun or SLURM
+            these say how many.
+        strategy: how several processes share the training: ddp, or fsdp (GPUs only), which shares out the weights too;
+            auto is ddp.
         checkpoint_minutes: a checkpoint in mid-epoch at least this often; every epoch ends with one in any case.
         logger: where figures are shown while it runs: tensorboard, wandb, mlflow or none; auto for tensorboard where
             that is installed.
@@ -95,6 +103,7 @@ class Recipe:
     model_options: dict[str, Any] = field(default_factory=dict)
     epochs: int = 30
     batch_size: int = 128
+    accumulate: int = 1
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
     clip_gradient: float | None = None
@@ -103,6 +112,8 @@ class Recipe:
     channels_last: bool = False
     seed: int = 0
     device: str = "auto"
+    devices: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     checkpoint_minutes: float = 5.0
     logger: Literal["auto", "tensorboard", "wandb", "mlflow", "none"] = "auto"
     out: str | None = None
@@ -151,7 +162,8 @@ class Recipe:
 
         yield from unknown("model", self.network)
         yield from unknown("data set", self.data)
-        for name, least in (("epochs", 0 if self.converts else 1), ("batch_size", 1)):
+        least_epochs = 0 if self.converts else 1
+        for name, least in (("epochs", least_epochs), ("batch_size", 1), ("accumulate", 1), ("devices", 1)):
             if getattr(self, name) < least:
                 yield f"{name} must be at least {least}, not {getattr(self, name)}"
         if self.width <= 0:
@@ -170,6 +182,8 @@ class Recipe:
             yield f"checkpoint_minutes must be positive, not {self.checkpoint_minutes}"
         if self.device.split(":")[0] not in ("auto", "cpu", "cuda"):
             yield f"device must be cpu, cuda or auto, not '{self.device}'"
+        if self.strategy == "fsdp" and (self.ema is not None or self.clip_gradient is not None):
+            yield "strategy fsdp takes neither ema nor clip_gradient: set them to null, or use ddp"
         yield from self.optimiser.problems()
         yield from self.schedule.problems(self.epochs)
         if self.workers is not None and self.workers < 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from spikestill.data import duration
 from spikestill.runs import Run, write_atomically, write_weights
@@ -87,8 +89,14 @@ class Journal(Callback):
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
         """Save in mid-epoch when the last checkpoint is old."""
         # Not after an epoch's last step: a resume from there would leave out its validation; its end saves anyway.
-        if not trainer.is_last_batch and time.monotonic() - self._saved >= self._seconds_between:
-            self.save(trainer, pl_module)
+        # Nor between the pieces of a batch, whose gradients no checkpoint holds.
+        learner = cast(Learner, pl_module)
+        is_whole = (trainer.fit_loop.batch_idx + 1) % learner.recipe.accumulate == 0
+        if trainer.is_last_batch or not is_whole or not learner.is_time_to_look:
+            return
+        is_old = time.monotonic() - self._saved >= self._seconds_between
+        if learner.processes.decided(is_old, self._device):
+            self.save(trainer, learner)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Close the epoch."""
@@ -97,18 +105,25 @@ class Journal(Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "learning_rate": rate}
         self.rows.append(row | learner.take_figures() | {"seconds": round(self.seconds, 1)})
-        self._run.write_table("metrics.csv", self.rows)
+        with learner.processes.agreed():
+            if learner.processes.is_first:
+                self._run.write_table("metrics.csv", self.rows)
         accuracy = self.rows[-1]["validation_accuracy"]
         # A tie, frequent with few validation images, goes to the later epoch: its learning rate was lower.
         if accuracy >= self.best_accuracy:
             self.best_accuracy, self.best_epoch = accuracy, trainer.current_epoch + 1
-            write_weights(best_weights_file(self._run), learner.kept.state_dict())
+            self._keep(learner, _kept_by(trainer, learner))
         self.save(trainer, learner)
 
     def keep_untrained(self, learner: Learner, accuracy: float) -> None:
         """Keep the network as it is, with its accuracy on the validation images."""
         self.best_accuracy = accuracy
-        write_weights(best_weights_file(self._run), learner.kept.state_dict())
+        self._keep(learner, learner.kept.state_dict())
+
+    def _keep(self, learner: Learner, weights: Mapping[str, Tensor]) -> None:
+        with learner.processes.agreed():
+            if learner.processes.is_first:
+                write_weights(best_weights_file(self._run), weights)
 
     def save(self, trainer: lightning.Trainer, learner: Learner) -> None:
         """Write the checkpoint, unless the network has already gone wrong."""
@@ -135,6 +150,13 @@ class Journal(Callback):
         self._peak = state_dict.get("peak_memory", 0.0)  # older checkpoints have none
 
 
+def _kept_by(trainer: lightning.Trainer, learner: Learner) -> dict[str, Tensor]:
+    """The whole weights of the network that is kept, wherever the strategy has put them; every process has to ask."""
+    prefix = "network." if learner.average is None else "average.module."
+    state = trainer.strategy.lightning_module_state_dict()
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
 class Progress(Callback):
     """Accuracy and time left: a live line on a terminal, one line an epoch elsewhere.
 
@@ -158,7 +180,7 @@ class Progress(Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
         """Refresh the live line, at most twice a second."""
-        if not self._live or time.monotonic() - self._shown < 0.5:
+        if not (self._live and trainer.is_global_zero) or time.monotonic() - self._shown < 0.5:
             return
         self._shown = time.monotonic()
         loss, accuracy = cast(Learner, pl_module).running()
@@ -171,6 +193,8 @@ class Progress(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """One line about the epoch."""
+        if not trainer.is_global_zero:
+            return
         row = self._journal.rows[-1]
         self._write(
             f"{self._label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {row['train_loss']:.3f}  "

@@ -11,6 +11,7 @@ from spikestill.recipes.experiment import Experiment, PlannedRun
 from spikestill.recipes.loading import differences
 from spikestill.runs import Run
 from spikestill.train.api import train
+from spikestill.train.processes import was_launched
 from spikestill.types import InputError
 
 __all__ = ["carry_out", "refuse_other_runs", "unfinished"]
@@ -29,6 +30,8 @@ def carry_out(experiment: Experiment) -> None:
         InputError: before anything runs, for a folder that holds another run or other files; later, with the run's
             name, for whatever its training refuses.
     """
+    if was_launched():
+        raise InputError("an experiment's runs are shared out otherwise: start `spikestill compare` several times")
     refuse_other_runs(experiment.runs)
     runs = experiment.in_order()
     labels = {

@@ -12,6 +12,7 @@ from spikestill.recipes import DistillRecipe, NetworkDescription
 from spikestill.train.conversion import converted_student
 from spikestill.train.learner import DistillLearner
 from spikestill.train.loaders import place
+from spikestill.train.processes import ALONE, Processes
 from spikestill.train.teachers import Teacher, find_source, find_teacher
 from spikestill.types import InputError
 
@@ -26,6 +27,7 @@ def guided_learner(
     teacher_ann: nn.Module | None,
     device: torch.device,
     batches: Batches,
+    processes: Processes = ALONE,
 ) -> DistillLearner:
     """Everything that trains the student, on its device.
 
@@ -37,6 +39,7 @@ def guided_learner(
         teacher_ann: a trained ANN; None loads the recipe's, if it names one.
         device: where.
         batches: of the training images.
+        processes: those that train together.
 
     Raises:
         InputError: when student, teacher, data and objectives do not fit each other.
@@ -64,6 +67,7 @@ def guided_learner(
         teacher=guide,
         rescale=rescale,
         batches=batches,
+        processes=processes,
     )
     learner.remember_teacher()
     return learner

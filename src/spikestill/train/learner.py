@@ -18,7 +18,8 @@ from spikestill.graph import record as record_of
 from spikestill.nn import Poisson
 from spikestill.objectives import Guide, Objective
 from spikestill.recipes import AnnRecipe, DistillRecipe, Recipe
-from spikestill.train.optimisation import make_optimiser, make_schedule
+from spikestill.train.optimisation import is_weight, make_optimiser, make_schedule
+from spikestill.train.processes import ALONE, Processes, SharedError
 from spikestill.types import InputError, Record
 
 __all__ = ["AnnLearner", "DistillLearner", "Learner"]
@@ -36,19 +37,30 @@ class Learner(lightning.LightningModule, ABC):
     Args:
         network: what is trained; on its device already.
         recipe: how.
-        batches: of the training images.
+        batches: of the training images, this process's shard of them.
         terms: names of the loss terms.
+        processes: those that train together.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, *, batches: Batches, terms: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        *,
+        batches: Batches,
+        terms: Sequence[str] = (),
+        processes: Processes = ALONE,
+    ) -> None:
         super().__init__()
         self.network = network
         self.recipe = recipe
         self.batches = batches
         self.terms = tuple(terms)
+        self.processes = processes
         self.average: AveragedModel | None = None
         if recipe.ema is not None:
             self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+            self.average.requires_grad_(False)
         where = next(network.parameters()).device
         self._totals = torch.zeros(3 + len(self.terms), dtype=torch.float64, device=where)
         self._validated = torch.zeros(3, dtype=torch.float64, device=where)
@@ -100,20 +112,32 @@ class Learner(lightning.LightningModule, ABC):
             self._first_bad = torch.where(
                 (self._first_bad < 0) & ~torch.isfinite(loss), self.global_step, self._first_bad
             )
-        if loss.device.type == "cpu" or self.global_step % _STEPS_BETWEEN_CHECKS == 0:
+        if self.is_time_to_look:
             self.refuse_nonfinite()
-        return loss
+        # The mean over the whole batch: Lightning takes that of its pieces and shards, which may differ in size.
+        return loss * (len(labels) / self.batches.usual_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How often an epoch steps the optimiser."""
+        return len(self.batches) // self.recipe.accumulate
+
+    @property
+    def is_time_to_look(self) -> bool:
+        """Whether to ask the device, and the other processes, how the training goes."""
+        return self._totals.device.type == "cpu" or self.global_step % _STEPS_BETWEEN_CHECKS == 0
 
     def refuse_nonfinite(self) -> None:
-        """Stop the training if a loss was not finite; nothing of it has reached a checkpoint.
+        """Stop the training, in every process, if a loss was not finite; nothing of it has reached a checkpoint.
 
         Raises:
             InputError: naming the step.
         """
-        step = int(self._first_bad)
+        step = int(self.processes.reduced(self._first_bad, "max"))
         if step >= 0:
-            epoch = step // len(self.batches) + 1
-            raise InputError(
+            epoch = step // self.steps_per_epoch + 1
+            kind = InputError if self.processes.count == 1 else SharedError
+            raise kind(
                 f"the loss is not finite at step {step} (epoch {epoch}): lower --optimiser.lr or set --clip-gradient; "
                 f"the last good checkpoint is kept"
             )
@@ -138,50 +162,68 @@ class Learner(lightning.LightningModule, ABC):
         return loss / max(images, 1.0), correct / max(images, 1.0)
 
     def take_figures(self) -> dict[str, float]:
-        """The epoch's figures; the sums start anew."""
-        images, loss, correct, *terms = self._totals.tolist()
+        """The epoch's figures, of all processes; the sums start anew."""
+        images, loss, correct, *terms = self.processes.reduced(self._totals).tolist()
         row = {"train_loss": loss / images, "train_accuracy": correct / images}
         row |= {f"train_{name}": term / images for name, term in zip(self.terms, terms, strict=True)}
-        images, loss, correct = self._validated.tolist()
+        images, loss, correct = self.processes.reduced(self._validated).tolist()
         row |= {"validation_loss": loss / images, "validation_accuracy": correct / images}
         self._totals.zero_()
         self._validated.zero_()
         return row
 
+    def draw_apart(self) -> None:
+        """Of several processes, give each its own random numbers, so that no two draw the same spikes or masks."""
+        if self.processes.count > 1:
+            torch.manual_seed(self.processes.own_seed(self.recipe.seed))
+        if self._encoder:
+            self.processes.draw_apart(self._encoder, self._totals.device)
+
+    def setup(self, stage: str) -> None:
+        """Note which parameters are weights, before a strategy cuts them into flat pieces."""
+        self._decaying = {id(parameter) for parameter in self.parameters() if is_weight(parameter)}
+
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser and schedule."""
-        optimiser = make_optimiser(self.recipe.optimiser, self.trained)
+        optimiser = make_optimiser(
+            self.recipe.optimiser, self.trained, lambda parameter: id(parameter) in self._decaying
+        )
         schedule = make_schedule(
-            self.recipe.schedule, optimiser, epochs=self.recipe.epochs, steps_per_epoch=len(self.batches)
+            self.recipe.schedule, optimiser, epochs=self.recipe.epochs, steps_per_epoch=self.steps_per_epoch
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a resume needs beyond weights: the place in the data, the sums so far, the random state."""
+        """Add what a resume needs beyond weights: the place in the data, the sums so far, the random states."""
         # Lightning keeps the place too, but gives it back only where it broke off within an epoch.
         checkpoint["batches"] = self.batches.state_dict()
-        checkpoint["totals"] = self._totals.cpu()
-        checkpoint["random"] = torch.get_rng_state()
-        checkpoint["encoder_random"] = self._encoder.random_state if self._encoder else None
+        checkpoint["totals"] = self.processes.reduced(self._totals).cpu()
+        checkpoint["random"] = self.processes.gathered(torch.get_rng_state())
+        checkpoint["encoder_random"] = self.processes.gathered(self._encoder.random_state if self._encoder else None)
         if self._totals.is_cuda:
-            checkpoint["random_cuda"] = torch.cuda.get_rng_state(self._totals.device)
+            checkpoint["random_cuda"] = self.processes.gathered(torch.cuda.get_rng_state(self._totals.device))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse of :meth:`on_save_checkpoint`."""
         self.batches.load_state_dict(checkpoint["batches"])
-        self._totals.copy_(checkpoint["totals"])
-        torch.set_rng_state(checkpoint["random"].cpu())
-        if self._encoder:
-            self._encoder.random_state = checkpoint["encoder_random"]
-        if "random_cuda" in checkpoint and self._totals.is_cuda:
-            torch.cuda.set_rng_state(checkpoint["random_cuda"].cpu(), self._totals.device)
+        if self.processes.is_first:
+            self._totals.copy_(checkpoint["totals"])
+        own = _state_of(checkpoint["random"], self.processes)
+        if own is not None:
+            torch.set_rng_state(own)
+        own = _state_of(checkpoint.get("encoder_random"), self.processes)
+        if own is not None and self._encoder:
+            self._encoder.random_state = own
+        own = _state_of(checkpoint.get("random_cuda"), self.processes)
+        if own is not None and self._totals.is_cuda:
+            torch.cuda.set_rng_state(own, self._totals.device)
 
 
 class AnnLearner(Learner):
     """Cross-entropy on labels."""
 
-    def __init__(self, network: nn.Module, recipe: AnnRecipe, *, batches: Batches) -> None:
-        super().__init__(network, recipe, batches=batches)
+    def __init__(self, network: nn.Module, recipe: AnnRecipe, *, batches: Batches, **more: Any) -> None:
+        super().__init__(network, recipe, batches=batches, **more)
         self._label_smoothing = recipe.label_smoothing
 
     def losses(  # noqa: D102
@@ -202,6 +244,7 @@ class DistillLearner(Learner):
         teacher: the traced ANN, or the spiking network, in evaluation mode; or None.
         rescale: per channel, factor and shift ``[C, 1, 1]`` from the student's normalisation to the teacher's.
         batches: of the training images.
+        **more: further options of a Learner.
     """
 
     def __init__(
@@ -213,9 +256,10 @@ class DistillLearner(Learner):
         teacher: Guide | None,
         rescale: tuple[Tensor, Tensor] | None,
         batches: Batches,
+        **more: Any,
     ) -> None:
         names = [objective.name for objective in recipe.objectives]
-        super().__init__(network, recipe, batches=batches, terms=names)
+        super().__init__(network, recipe, batches=batches, terms=names, **more)
         self.objectives = nn.ModuleList(objectives)
         self._weights = [objective.weight for objective in recipe.objectives]
         # Not submodules: the teacher is no part of a checkpoint and stays in evaluation mode.
@@ -243,7 +287,7 @@ class DistillLearner(Learner):
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         guidance = Record(known[0]) if known else self._guidance(images, labels)
         for objective in self.objectives:
-            cast(Objective, objective).progress = self.global_step / (self.recipe.epochs * len(self.batches))
+            cast(Objective, objective).progress = self.global_step / (self.recipe.epochs * self.steps_per_epoch)
         with self.autocast(self.recipe.precision):
             record = cast(SpikingNetwork, self.network).record(images, taps=self._student_taps)
             terms = [objective(record, guidance, labels) for objective in self.objectives]
@@ -264,6 +308,16 @@ class DistillLearner(Learner):
             if isinstance(teacher, SpikingNetwork):
                 return teacher.record(images)
             return record_of(teacher, images, taps=self._teacher_taps, gradients=self._teacher_gradients, labels=labels)
+
+
+def _state_of(states: Any, processes: Processes) -> Tensor | None:
+    """A process's random state; None where the checkpoint was written by another number of them."""
+    if isinstance(states, Tensor):  # older checkpoints hold the one process's
+        states = [states]
+    if states is None or len(states) != processes.count:
+        return None
+    own: Tensor | None = states[processes.rank]
+    return None if own is None else own.cpu()
 
 
 def _union(taps: Any) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from torch import nn
 from spikestill import data as datasets
 from spikestill.data import Batches, DataSet, EventFrames
 from spikestill.recipes import NetworkDescription, Recipe
+from spikestill.train.processes import ALONE, Processes
 from spikestill.types import InputError
 
 __all__ = ["load_data", "make_batches", "place", "resolve_device"]
@@ -24,22 +25,30 @@ _MOST_WORKERS = 8
 """Processes that decode images, where the recipe does not say how many."""
 
 
-def load_data(recipe: Recipe) -> DataSet:
+def load_data(recipe: Recipe, processes: Processes = ALONE) -> DataSet:
     """The recipe's data set; its split depends on ``split_seed`` alone, so teacher and students share it.
+
+    On every machine the first process loads it before the others do: it may have to be downloaded.
 
     Raises:
         InputError: for data that cannot be used.
     """
-    return datasets.load(
-        recipe.data,
-        data_dir=recipe.data_dir,
-        validation=recipe.validation,
-        seed=recipe.split_seed,
-        limit_train=recipe.limit_train,
-        image_size=recipe.image_size,
-        skip_corrupt=recipe.skip_corrupt,
-        events=EventFrames(frames=recipe.event_frames, by=recipe.events.by),
-    )
+    loaded: DataSet | None = None
+    for is_next in (processes.local_rank == 0, processes.local_rank > 0) if processes.count > 1 else (True,):
+        with processes.agreed():
+            if is_next:
+                loaded = datasets.load(
+                    recipe.data,
+                    data_dir=recipe.data_dir,
+                    validation=recipe.validation,
+                    seed=recipe.split_seed,
+                    limit_train=recipe.limit_train,
+                    image_size=recipe.image_size,
+                    skip_corrupt=recipe.skip_corrupt,
+                    events=EventFrames(frames=recipe.event_frames, by=recipe.events.by),
+                )
+    assert loaded is not None
+    return loaded
 
 
 def make_batches(
@@ -48,11 +57,12 @@ def make_batches(
     description: NetworkDescription,
     part: Literal["train", "validation", "test"],
     device: torch.device,
+    processes: Processes = ALONE,
 ) -> Batches:
-    """Batches of one part, normalised as ``description`` says.
+    """Batches of one part, normalised as ``description`` says; of every batch the process's shard.
 
     Raises:
-        InputError: when the part is empty.
+        InputError: when the part is empty, or has fewer images than there are processes.
     """
     training = part == "train"
     images = {"train": data.train, "validation": data.validation, "test": data.test}[part]
@@ -67,10 +77,17 @@ def make_batches(
         device=device,
         # A last batch of one or two images would give BatchNorm statistics of nothing.
         drop_last=training and len(images) >= recipe.batch_size,
+        shard=processes.shard,
+        divided=recipe.accumulate if training else 1,
         merge_frames=not description.takes_frames,
-        workers=min(_MOST_WORKERS, os.cpu_count() or 1) if recipe.workers is None else recipe.workers,
+        workers=_workers(processes) if recipe.workers is None else recipe.workers,
         unreadable=data.unreadable,
     )
+
+
+def _workers(processes: Processes) -> int:
+    """How many processes decode for this one, where those of one machine share its cores."""
+    return min(_MOST_WORKERS, max((os.cpu_count() or 1) // processes.local_count, 1))
 
 
 def _evaluation_batch(recipe: Recipe, data: DataSet) -> int:
@@ -79,11 +96,11 @@ def _evaluation_batch(recipe: Recipe, data: DataSet) -> int:
     return min(_EVALUATION_BATCH, max(recipe.batch_size, _EVALUATION_BATCH * 32 * 32 // (height * width)))
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device that ``name`` (auto, cpu, cuda, cuda:1) means here.
+def resolve_device(name: str, processes: Processes = ALONE) -> torch.device:
+    """The device that ``name`` (auto, cpu, cuda, cuda:1) means here, and for this one of several processes.
 
     Raises:
-        InputError: when there is no such device.
+        InputError: when there is no such device, or one that several processes would have to share.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -93,6 +110,12 @@ def resolve_device(name: str) -> torch.device:
         raise InputError(f"unknown device '{name}': use cpu, cuda or auto") from error
     if device.type == "cuda":
         index = device.index or 0
+        if processes.count > 1:
+            if device.index is not None:
+                raise InputError(
+                    f"'{name}' is one device, {processes.local_count} processes share it: use --device cuda"
+                )
+            index = processes.local_rank
         if index >= torch.cuda.device_count():
             raise InputError(f"there is no device '{name}' here: use --device cpu")
         return torch.device("cuda", index)

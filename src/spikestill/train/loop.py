@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import logging
 import time
@@ -32,7 +33,9 @@ from spikestill.train.learner import AnnLearner, Learner
 from spikestill.train.live import Live, live_logger, refuse_missing
 from spikestill.train.loaders import load_data, make_batches, place, resolve_device
 from spikestill.train.measuring import TEST_SEED, evidence_of, examine, measure
+from spikestill.train.processes import ALONE, Processes, together
 from spikestill.train.remarks import remarks_kept
+from spikestill.train.strategies import refuse_strategy, shared_training
 from spikestill.types import InputError
 
 __all__ = ["execute"]
@@ -47,7 +50,7 @@ def execute(
     teacher: nn.Module | None = None,
     data: DataSet | None = None,
 ) -> Run:
-    """Train as ``recipe`` says and write the run.
+    """Train as ``recipe`` says and write the run, together with the processes that were started with this one.
 
     Everything that can be refused is refused before the run folder is touched.
 
@@ -65,24 +68,31 @@ def execute(
     Raises:
         InputError: for whatever in recipe, data, teacher or folder cannot be used, and when the loss is not finite.
     """
-    run = Run.refuse_used(recipe.folder, resume=resume, overwrite=overwrite)
-    if resume and run.folder.exists():
-        _refuse_other_recipe(run, recipe)
-        if run.finished:
-            return run
-    device = resolve_device(recipe.device)
-    refuse_missing(recipe)
-    data = data or load_data(recipe)
-    description = NetworkDescription.of(recipe, data)
-    torch.manual_seed(recipe.seed)
-    train_batches = make_batches(recipe, data, description, "train", device)
-    validation_batches = make_batches(recipe, data, description, "validation", device)
-    with remarks_kept() as remarks:
-        learner = _learner(recipe, data, description, network, teacher, device, train_batches)
-    if overwrite:
-        run.clear()
-    run.write_yaml("recipe.yaml", as_mapping(recipe))
-    run.write_json("environment.json", runs.environment() | ({"remarks": remarks} if remarks else {}))
+    processes = together(recipe.device)
+    with processes.agreed():
+        run = Run.refuse_used(recipe.folder, resume=resume, overwrite=overwrite)
+        if resume and run.folder.exists():
+            _refuse_other_recipe(run, recipe)
+            if run.finished:
+                return run
+        device = resolve_device(recipe.device, processes)
+        refuse_strategy(recipe, processes, device)
+        refuse_missing(recipe)
+    data = data or load_data(recipe, processes)
+    with processes.agreed():
+        description = NetworkDescription.of(recipe, data)
+        torch.manual_seed(recipe.seed)
+        train_batches = make_batches(recipe, data, description, "train", device, processes)
+        validation_batches = make_batches(recipe, data, description, "validation", device, processes)
+        with remarks_kept() as remarks:
+            learner = _learner(recipe, data, description, network, teacher, device, train_batches, processes)
+        learner.draw_apart()
+    with processes.agreed():
+        if processes.is_first:
+            if overwrite:
+                run.clear()
+            run.write_yaml("recipe.yaml", as_mapping(recipe))
+            run.write_json("environment.json", runs.environment() | ({"remarks": remarks} if remarks else {}))
     journal = _fit(recipe, run, learner, train_batches, validation_batches, device, resume)
     _finish(recipe, run, data, description, learner, journal, device, teacher)
     return run
@@ -102,16 +112,19 @@ def _learner(
     teacher: nn.Module | None,
     device: torch.device,
     batches: Batches,
+    processes: Processes = ALONE,
 ) -> Learner:
     """The network, on its device and in its memory layout, with all that trains it."""
     if isinstance(recipe, AnnRecipe):
         ann = trainable_ann(recipe, data, description, device)
-        learner: Learner = AnnLearner(place(ann, device, recipe.channels_last), recipe, batches=batches)
+        learner: Learner = AnnLearner(
+            place(ann, device, recipe.channels_last), recipe, batches=batches, processes=processes
+        )
     else:
         from spikestill.train.guidance import guided_learner
 
         assert isinstance(recipe, DistillRecipe)
-        learner = guided_learner(recipe, data, description, network, teacher, device, batches)
+        learner = guided_learner(recipe, data, description, network, teacher, device, batches, processes)
     return learner.train()
 
 
@@ -130,14 +143,15 @@ def _fit(
         return journal
     label = f"{recipe.method} {recipe.network} seed {recipe.seed}"
     checkpoint = last_checkpoint_file(run)
+    # FSDP leaves a network in flat pieces: a copy takes its weights in the end.
+    whole = copy.deepcopy(learner.network).cpu() if recipe.strategy == "fsdp" else None
     with _quiet():
         trainer = lightning.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=[device.index] if device.type == "cuda" else 1,
             max_epochs=recipe.epochs,
+            accumulate_grad_batches=recipe.accumulate,
             gradient_clip_val=recipe.clip_gradient,
             callbacks=[journal, Progress(journal, label), Live(journal, recipe)],
-            plugins=[AtomicCheckpoints()],
+            **shared_training(recipe, learner.processes, device, AtomicCheckpoints()),
             default_root_dir=run.folder,
             logger=live_logger(recipe, run.folder) or False,
             log_every_n_steps=1,  # of what Lightning logs by itself, which is nothing
@@ -159,11 +173,15 @@ def _fit(
             if isinstance(end.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from end
             raise
+    if whole is not None:
+        learner.network = whole
     return journal
 
 
 def _validation_accuracy(recipe: Recipe, learner: Learner, batches: Batches, device: torch.device) -> float:
-    figures = measure(learner.kept.eval(), batches, precision=recipe.precision, device=device)
+    figures = measure(
+        learner.kept.eval(), batches, precision=recipe.precision, device=device, processes=learner.processes
+    )
     return float(figures["accuracy"])
 
 
@@ -180,45 +198,55 @@ def _finish(
     """Keep the weights that validation chose, read the test set once, and write the analysis and the result."""
     seconds, peak = journal.seconds, journal.peak_memory  # before the test has its part in them
     network = learner.kept.to(device)
-    network.load_state_dict(runs.read_weights(best_weights_file(run)))
+    processes = learner.processes
+    with processes.agreed():
+        network.load_state_dict(runs.read_weights(best_weights_file(run)))
     network.eval()
     kind = "model" if description.spiking is None else "student"
     if isinstance(network, SpikingNetwork):
         description = dataclasses.replace(description, conversion=network.body.meta.get("converted"))
-    run.write_network(kind, network.state_dict(), description.as_json())
-    test = make_batches(recipe, data, description, "test", device)
+    with processes.agreed():
+        if processes.is_first:
+            run.write_network(kind, network.state_dict(), description.as_json())
+        test = make_batches(recipe, data, description, "test", device, processes)
     started = time.monotonic()
-    examined = examine(network, test, precision=recipe.precision, device=device)
+    examined = examine(network, test, precision=recipe.precision, device=device, processes=processes)
     measured = dict(examined.figures)
     seconds_of_test = time.monotonic() - started
-    evidence_of(recipe, data, description, network, examined, device, teacher).write(run)
-    data.unreadable.summarise()
-    run.write_json(
-        "result.json",
-        {
-            "method": recipe.method,
-            "network": recipe.network,
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "data": data.name,
-            "data_fingerprint": data.fingerprint,
-            "data_notes": list(data.notes),
-            "unreadable_files_skipped": len(data.unreadable),
-            "images": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
-            "epochs": recipe.epochs,
-            "seed": recipe.seed,
-            "selected_by": "validation accuracy",
-            "best_epoch": journal.best_epoch,
-            "validation_accuracy": journal.best_accuracy,
-            "weights_fingerprint": run.fingerprint,
-            "test_seed": TEST_SEED,
-            "test_set_read": "once, after training, with the weights that validation chose",
-            "test_accuracy": measured.pop("accuracy"),
-            **{f"test_{name}": figure for name, figure in measured.items()},
-            "training_seconds": round(seconds, 1),
-            **({"training_peak_memory_mib": round(peak, 1)} if recipe.epochs else {}),
-            "test_seconds": round(seconds_of_test, 1),
-        },
-    )
+    for complaints in processes.gathered(dict(data.unreadable.complaints)):  # each met those of its own share
+        data.unreadable.complaints.update(complaints)
+    with processes.agreed():
+        if processes.is_first:
+            evidence_of(recipe, data, description, network, examined, device, teacher).write(run)
+            data.unreadable.summarise()
+    result = {
+        "method": recipe.method,
+        "network": recipe.network,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "data": data.name,
+        "data_fingerprint": data.fingerprint,
+        "data_notes": list(data.notes),
+        "unreadable_files_skipped": len(data.unreadable),
+        "images": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
+        "epochs": recipe.epochs,
+        "seed": recipe.seed,
+        "selected_by": "validation accuracy",
+        "best_epoch": journal.best_epoch,
+        "validation_accuracy": journal.best_accuracy,
+        "weights_fingerprint": run.fingerprint,
+        # Of several processes each draws for its images: one that measures again draws otherwise.
+        **({"test_seed": TEST_SEED} if processes.count == 1 else {}),
+        "test_set_read": "once, after training, with the weights that validation chose",
+        "test_accuracy": measured.pop("accuracy"),
+        **{f"test_{name}": figure for name, figure in measured.items()},
+        "training_seconds": round(seconds, 1),
+        **({"training_peak_memory_mib": round(peak, 1)} if recipe.epochs else {}),
+        "test_seconds": round(seconds_of_test, 1),
+        **({"processes": processes.count} if processes.count > 1 else {}),
+    }
+    with processes.agreed():
+        if processes.is_first:
+            run.write_json("result.json", result)
 
 
 @contextlib.contextmanager
@@ -229,6 +257,10 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        # Its successor is unknown to older releases of torch.
+        warnings.filterwarnings("ignore", message=".*`broadcast_buffers` is deprecated.*")
+        # Which parameters an objective leaves without a gradient is not known beforehand.
+        warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified.*")
         # An objective's frozen part of the teacher is meant to be in evaluation mode.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         # Lightning's own use of a torch class that newer versions deprecate.

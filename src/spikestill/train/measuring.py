@@ -22,6 +22,7 @@ from spikestill.report.evidence import Evidence
 from spikestill.runs import Run
 from spikestill.train.evidence import gathered, guides
 from spikestill.train.loaders import load_data, make_batches, resolve_device
+from spikestill.train.processes import ALONE, Processes, together
 from spikestill.types import InputError
 
 __all__ = ["TEST_SEED", "Measurement", "evaluate", "evidence_of", "examine", "measure", "measure_run", "recipe_of"]
@@ -51,6 +52,7 @@ def measure(
     *,
     precision: str,
     device: torch.device,
+    processes: Processes,
     timesteps: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Accuracy and, of a spiking network, accuracy at every time step, spikes, firing rates, operations and energy.
@@ -60,12 +62,15 @@ def measure(
 
     Args:
         network: in evaluation mode, on ``device``.
-        batches: what to measure it on.
+        batches: what to measure it on; of several processes each has its shard.
         precision: float32 or bf16.
         device: where.
+        processes: those that measure together; every one of them returns the same figures.
         timesteps: the numbers of steps to read the network out at; by default every one up to its own T.
     """
-    return examine(network, batches, precision=precision, device=device, timesteps=timesteps).figures
+    return examine(
+        network, batches, precision=precision, device=device, processes=processes, timesteps=timesteps
+    ).figures
 
 
 def examine(
@@ -74,16 +79,18 @@ def examine(
     *,
     precision: str,
     device: torch.device,
+    processes: Processes = ALONE,
     timesteps: Sequence[int] | None = None,
 ) -> Measurement:
     """What :func:`measure` gives, with what it comes from."""
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        shared = None if processes.count == 1 else processes
         if not isinstance(network, SpikingNetwork):
-            answers = analysis.answers(network, batches)
+            answers = analysis.answers(network, batches, shared)
             return Measurement({"accuracy": answers.accuracy()}, answers, {})
         steps = tuple(timesteps or range(1, network.timesteps + 1))
-        with _seeded(network, device):
-            found = analysis.evaluate(network, batches, timesteps=steps)
+        with _seeded(network, device, processes):
+            found = analysis.evaluate(network, batches, timesteps=steps, processes=shared)
     figures = {
         "accuracy": found.accuracy[max(steps)],
         "accuracy_by_timestep": {str(step): found.accuracy[step] for step in sorted(steps)},
@@ -101,14 +108,15 @@ def examine(
 
 
 @contextlib.contextmanager
-def _seeded(network: SpikingNetwork, device: torch.device) -> Iterator[None]:
+def _seeded(network: SpikingNetwork, device: torch.device, processes: Processes) -> Iterator[None]:
     encoder = network.encoder
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(TEST_SEED)
+        torch.manual_seed(processes.own_seed(TEST_SEED))
         if not isinstance(encoder, Poisson):
             yield
             return
         before, encoder.random_state = encoder.random_state, None
+        processes.draw_apart(encoder, device)
         yield
         encoder.random_state = before
 
@@ -142,11 +150,13 @@ def evaluate(
     """
     run = Run.open(folder)
     recipe = recipe_of(run, data, data_dir)
-    images, where = load_data(recipe), resolve_device(device)
+    processes = together(device)
+    images, where = load_data(recipe, processes), resolve_device(device, processes)
     description, network = _loaded(run, recipe, images, where)
-    batches = make_batches(recipe, images, description, split, where)
-    measured = examine(network, batches, precision=precision or recipe.precision, device=where, timesteps=timesteps)
-    if split == "test" and data is None and timesteps is None:
+    batches = make_batches(recipe, images, description, split, where, processes)
+    precision = precision or recipe.precision
+    measured = examine(network, batches, precision=precision, device=where, processes=processes, timesteps=timesteps)
+    if processes.is_first and split == "test" and data is None and timesteps is None:
         evidence = evidence_of(recipe, images, description, network, measured, where)
         try:
             evidence.write(run)
@@ -169,12 +179,14 @@ def measure_run(
     split: Literal["test", "validation"] = "test",
     device: str = "auto",
     precision: str | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """The figures of :func:`evaluate`, on data that are loaded already; nothing is written."""
-    where = resolve_device(device)
+    where = resolve_device(device, processes)
     description, network = _loaded(run, recipe, images, where)
-    batches = make_batches(recipe, images, description, split, where)
-    figures = measure(network, batches, precision=precision or recipe.precision, device=where, timesteps=timesteps)
+    batches = make_batches(recipe, images, description, split, where, processes)
+    precision = precision or recipe.precision
+    figures = measure(network, batches, precision=precision, device=where, processes=processes, timesteps=timesteps)
     return figures | {"images": len(getattr(images, split))}
 
 
@@ -198,7 +210,7 @@ def evidence_of(
         device: where.
         teacher: a trained ANN that was given in place of a run's name.
     """
-    with _seeded(network, device) if isinstance(network, SpikingNetwork) else contextlib.nullcontext():
+    with _seeded(network, device, ALONE) if isinstance(network, SpikingNetwork) else contextlib.nullcontext():
         return gathered(recipe, data, description, network, measured, guides(recipe, data, teacher), device)
 
 

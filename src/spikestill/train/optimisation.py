@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from spikestill.recipes import Optimiser, Schedule
 
-__all__ = ["Rate", "make_optimiser", "make_schedule", "parameter_groups"]
+__all__ = ["Rate", "is_weight", "make_optimiser", "make_schedule", "parameter_groups"]
 
 
-def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
+def is_weight(parameter: Tensor) -> bool:
+    """Whether a parameter is a weight, which decays."""
+    return parameter.ndim > 1
+
+
+def parameter_groups(
+    modules: Iterable[nn.Module], weight_decay: float, decays: Callable[[Tensor], bool] = is_weight
+) -> list[dict[str, Any]]:
     """The trainable parameters in two groups: weights, which decay, and all others, which do not.
 
     Weights are what has two axes or more. Biases, the scale and shift of normalisation, thresholds and leaks are
@@ -25,15 +32,17 @@ def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[
     """
     parameters = dict.fromkeys(parameter for module in modules for parameter in module.parameters())
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    weights = [parameter for parameter in trained if parameter.ndim > 1]
-    others = [parameter for parameter in trained if parameter.ndim <= 1]
+    weights = [parameter for parameter in trained if decays(parameter)]
+    others = [parameter for parameter in trained if not decays(parameter)]
     groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
-def make_optimiser(optimiser: Optimiser, modules: Iterable[nn.Module]) -> Optimizer:
+def make_optimiser(
+    optimiser: Optimiser, modules: Iterable[nn.Module], decays: Callable[[Tensor], bool] = is_weight
+) -> Optimizer:
     """The optimiser of everything trainable in ``modules``, as one fused kernel a step."""
-    groups = parameter_groups(modules, optimiser.weight_decay)
+    groups = parameter_groups(modules, optimiser.weight_decay, decays)
     if optimiser.name == "sgd":
         return torch.optim.SGD(
             groups, lr=optimiser.lr, momentum=optimiser.momentum, nesterov=optimiser.nesterov, fused=True
