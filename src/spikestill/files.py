@@ -48,6 +48,18 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+            _synchronise(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _synchronise(folder: Path) -> None:
+    """Have the folder's list of names on the disk too, where the system lets folders be opened."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -32,7 +32,7 @@ from torch import Tensor
 from spikestill.files import write_atomically, writing
 from spikestill.types import InputError
 
-__all__ = ["Run", "environment", "read_weights", "write_atomically", "write_weights", "writing"]
+__all__ = ["HeldError", "Run", "environment", "read_weights", "write_atomically", "write_weights", "writing"]
 
 _FILES = (
     "recipe.yaml",
@@ -49,6 +49,10 @@ _FILES = (
 
 _OF_LOGGERS = ("tensorboard", "wandb", "mlruns")
 """Folders in which live loggers keep what they have shown."""
+
+
+class HeldError(InputError):
+    """Another process works on the run."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class Run:
         Raises:
             InputError: when the folder cannot be made.
         """
-        if sys.platform == "win32":
+        if sys.platform == "win32" or self.folder.is_file():  # a file is refused where the folder is looked into
             yield True
             return
         import fcntl

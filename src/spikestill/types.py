@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-__all__ = ["InputError", "Record", "unknown_name"]
+__all__ = ["InputError", "Interrupted", "Record", "unknown_name"]
 
 
 _MOST_LISTED, _NEAREST_LISTED = 16, 8
@@ -33,6 +33,18 @@ class InputError(ValueError):
     The command line prints it on standard error and exits with status 2. A fault of spikestill's own is never an
     ``InputError``: it keeps its traceback.
     """
+
+
+class Interrupted(KeyboardInterrupt):
+    """A training stopped by a signal, after a checkpoint.
+
+    Attributes:
+        status: the exit status of a process that ends for it, 128 and the signal's number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.status = 128 + number
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> InputError:

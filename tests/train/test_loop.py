@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription
-from spikestill.runs import Run
+from spikestill.runs import HeldError, Run
 from spikestill.train import callbacks, evaluate, train
 from spikestill.train.callbacks import Journal, last_checkpoint_file
 from spikestill.train.loaders import resolve_device
@@ -35,6 +36,21 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
             raise KilledError
 
     monkeypatch.setattr(Journal, "on_train_batch_end", die)
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, at: int, factor: float = float("nan")) -> None:
+    """Multiply the loss of one step, from 1."""
+    from spikestill.train import learner
+
+    step = 0
+
+    def spoiled(self: Any, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
+        nonlocal step
+        logits = self.network(images)
+        step += 1
+        return torch.nn.functional.cross_entropy(logits, labels) * (factor if step == at else 1.0), logits, []
+
+    monkeypatch.setattr(learner.AnnLearner, "losses", spoiled)
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -183,18 +199,7 @@ def test_the_average_is_what_is_kept(ann_recipe: AnnMaker) -> None:
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     ann_recipe: AnnMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spikestill.train import learner
-
-    step = 0
-
-    def spoiled(self: Any, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
-        nonlocal step
-        logits = self.network(images)
-        step += 1
-        factor = float("nan") if step == 8 else 1.0
-        return torch.nn.functional.cross_entropy(logits, labels) * factor, logits, []
-
-    monkeypatch.setattr(learner.AnnLearner, "losses", spoiled)
+    spoil(monkeypatch, at=8)
     recipe = ann_recipe()
     with pytest.raises(InputError, match=r"the loss is not finite at step 7 \(epoch 2\): .*checkpoint is kept"):
         train(recipe)
@@ -203,6 +208,91 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     checkpoint = torch.load(last_checkpoint_file(run), weights_only=True)
     assert checkpoint["global_step"] == 5
     assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+
+
+def test_the_weights_that_went_wrong_are_named(ann_recipe: AnnMaker) -> None:
+    recipe = ann_recipe(optimiser={"lr": 1e38})
+    with pytest.raises(
+        InputError, match=r"the loss is not finite at step \d+ \(epoch 1\): the weights \S+ are not finite"
+    ):
+        train(recipe)
+
+
+def test_a_step_that_is_not_finite_can_be_skipped_and_is_counted(
+    ann_recipe: AnnMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        spoil(patch, at=8)
+        run = train(ann_recipe(on_nan="skip"))
+    assert run.read_json("result.json")["steps_skipped"] == 1
+    assert all(value.isfinite().all() for value in weights(run).values())
+    assert [float(row["train_loss"]) > 0 for row in run.read_table("metrics.csv")] == [True, True]
+
+
+def test_a_skipped_step_leaves_the_weights_as_they_are(
+    ann_recipe: AnnMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = {"optimiser": {"momentum": 0.0, "weight_decay": 0.0}, "schedule": {"name": "constant"}, "epochs": 1}
+    with monkeypatch.context() as patch:
+        spoil(patch, at=5)
+        skipped = train(ann_recipe(out=str(tmp_path / "skipped"), on_nan="skip", **plain))
+    with monkeypatch.context() as patch:
+        spoil(patch, at=5, factor=0.0)
+        none = train(ann_recipe(out=str(tmp_path / "zero"), **plain))
+    trained = [name for name in weights(none) if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(weights(skipped)[name], weights(none)[name]) for name in trained)
+    assert skipped.read_json("result.json")["steps_skipped"] == 1
+
+
+def test_an_epoch_that_was_skipped_whole_is_refused(ann_recipe: AnnMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spikestill.train import learner
+
+    def spoiled(self: Any, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
+        logits = self.network(images)
+        return logits.sum() * float("nan"), logits, []
+
+    monkeypatch.setattr(learner.AnnLearner, "losses", spoiled)
+    with pytest.raises(InputError, match="no step of this epoch was finite, so all were skipped"):
+        train(ann_recipe(on_nan="skip"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+def test_the_end_of_the_memory_says_what_takes_less(
+    student_recipe: StudentMaker, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from spikestill.train import learner
+
+    def full(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(learner.DistillLearner, "losses", full)
+    ways = "lower --batch-size (now 32), raise --accumulate (now 1), lower --timesteps (now 2), take --gradient rate"
+    with pytest.raises(
+        InputError, match=re.escape(f"out of memory: {ways}, or --recompute true, take --precision bf16")
+    ):
+        train(student_recipe(gradient="bptt"))
+
+
+def test_other_errors_stay_as_they_are(ann_recipe: AnnMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spikestill.train import learner
+
+    def broken(*arguments: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(learner.AnnLearner, "losses", broken)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        train(ann_recipe())
+
+
+def test_a_run_that_another_process_trains_is_refused(ann_recipe: AnnMaker) -> None:
+    recipe = ann_recipe()
+    with Run(Path(recipe.folder)).held(wait=False), pytest.raises(HeldError, match="is being trained by another"):
+        train(recipe)
+    assert not Path(recipe.folder).exists()
+    assert train(recipe).finished
 
 
 def test_a_full_disk_stops_with_one_line(ann_recipe: AnnMaker, monkeypatch: pytest.MonkeyPatch) -> None:

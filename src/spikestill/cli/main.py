@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from spikestill.types import InputError, unknown_name
+from spikestill.types import InputError, Interrupted, unknown_name
 
 __all__ = ["COMMANDS", "main"]
+
+_INTERRUPTED = 130
 
 COMMANDS = {
     "demo": "embedded data, end to end, a few minutes on two cores",
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after the program's name; those of this process by default.
 
     Returns:
-        The exit status: 0, 2 for wrong input, 130 when interrupted. A fault of spikestill's own raises.
+        The exit status: 0, 2 for wrong input, 130 after Ctrl-C, 143 after SIGTERM. A fault of spikestill's own raises.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
@@ -64,10 +66,11 @@ def _run(words: Sequence[str]) -> int:
     except InputError as error:
         _complain(error)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         way_on = "the same command" if words[0] == "compare" else "--resume"
-        print(f"spikestill: stopped; {way_on} continues from the last checkpoint", file=sys.stderr)
-        return 130
+        if _rank() == 0:
+            print(f"spikestill: stopped; {way_on} continues from the last checkpoint", file=sys.stderr)
+        return stop.status if isinstance(stop, Interrupted) else _INTERRUPTED
     return 0
 
 

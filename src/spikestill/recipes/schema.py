@@ -76,6 +76,7 @@ class Recipe:
         ema: decay of an exponential moving average of the weights, which is then validated and kept; None for none.
         precision: float32, or bf16 (weights and statistics stay float32).
         channels_last: lay images out with channels innermost (faster together with bf16).
+        on_nan: what follows a loss or a gradient that is not finite: stop, or skip that step and count it.
         seed: of weights, batches and augmentation.
         device: cpu, cuda, or auto.
         devices: processes on this machine, each with a GPU of its own where there are GPUs; under torchrun or SLURM
@@ -110,6 +111,7 @@ class Recipe:
     ema: float | None = None
     precision: Precision = "float32"
     channels_last: bool = False
+    on_nan: Literal["stop", "skip"] = "stop"
     seed: int = 0
     device: str = "auto"
     devices: int = 1

@@ -19,6 +19,7 @@ from spikestill.data import duration
 from spikestill.runs import Run, write_atomically, write_weights
 from spikestill.train.learner import Learner
 from spikestill.train.memory import forget_peak_memory, peak_memory
+from spikestill.train.stopping import StopRequest
 
 __all__ = ["AtomicCheckpoints", "Journal", "Progress", "best_weights_file", "last_checkpoint_file"]
 
@@ -70,6 +71,7 @@ class Journal(Callback):
         self._seconds_between = 60 * minutes
         self._saved = self._since = time.monotonic()
         self._seconds = 0.0
+        self._request = StopRequest()
 
     @property
     def seconds(self) -> float:
@@ -86,8 +88,22 @@ class Journal(Callback):
         self._saved = self._since = time.monotonic()
         forget_peak_memory(self._device)
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Listen for requests to stop, when Lightning has set its own handlers."""
+        self._request.listen()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Listen no more."""
+        self._request.release()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Listen no more."""
+        self._request.release()
+
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
-        """Save in mid-epoch when the last checkpoint is old."""
+        """Save in mid-epoch when the last checkpoint is old, or a signal asks to stop."""
         # Not after an epoch's last step: a resume from there would leave out its validation; its end saves anyway.
         # Nor between the pieces of a batch, whose gradients no checkpoint holds.
         learner = cast(Learner, pl_module)
@@ -95,8 +111,9 @@ class Journal(Callback):
         if trainer.is_last_batch or not is_whole or not learner.is_time_to_look:
             return
         is_old = time.monotonic() - self._saved >= self._seconds_between
-        if learner.processes.decided(is_old, self._device):
+        if learner.processes.decided(is_old or self._request.number is not None, self._device):
             self.save(trainer, learner)
+            self._request.obey(learner.processes, self._device)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Close the epoch."""
@@ -114,6 +131,7 @@ class Journal(Callback):
             self.best_accuracy, self.best_epoch = accuracy, trainer.current_epoch + 1
             self._keep(learner, _kept_by(trainer, learner))
         self.save(trainer, learner)
+        self._request.obey(learner.processes, self._device)
 
     def keep_untrained(self, learner: Learner, accuracy: float) -> None:
         """Keep the network as it is, with its accuracy on the validation images."""

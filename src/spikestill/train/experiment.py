@@ -9,7 +9,7 @@ from typing import Any
 from spikestill.recipes import as_mapping
 from spikestill.recipes.experiment import Experiment, PlannedRun
 from spikestill.recipes.loading import differences
-from spikestill.runs import Run
+from spikestill.runs import HeldError, Run
 from spikestill.train.api import train
 from spikestill.train.processes import was_launched
 from spikestill.types import InputError
@@ -57,15 +57,17 @@ def _made(planned: PlannedRun, label: str, *, wait: bool) -> bool:
     with run.held(wait=wait) as free:
         if not free:
             return False
-        if run.finished:
-            return True
         begun = (run.folder / "recipe.yaml").exists()
-        print(f"{label}{' goes on' if begun else ''}", flush=True)
-        try:
-            train(planned.recipe, resume=begun)
-        except InputError as error:
-            raise InputError(f"{planned.name}, seed {planned.recipe.seed}: {error}") from error
+    if run.finished:
         return True
+    print(f"{label}{' goes on' if begun else ''}", flush=True)
+    try:
+        train(planned.recipe, resume=True)
+    except HeldError:  # another process was faster
+        return False
+    except InputError as error:
+        raise InputError(f"{planned.name}, seed {planned.recipe.seed}: {error}") from error
+    return True
 
 
 def _is_finished(folder: str) -> bool:

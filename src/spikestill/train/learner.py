@@ -18,6 +18,7 @@ from spikestill.graph import record as record_of
 from spikestill.nn import Poisson
 from spikestill.objectives import Guide, Objective
 from spikestill.recipes import AnnRecipe, DistillRecipe, Recipe
+from spikestill.train.nonfinite import first_nonfinite
 from spikestill.train.optimisation import is_weight, make_optimiser, make_schedule
 from spikestill.train.processes import ALONE, Processes, SharedError
 from spikestill.types import InputError, Record
@@ -65,6 +66,8 @@ class Learner(lightning.LightningModule, ABC):
         self._totals = torch.zeros(3 + len(self.terms), dtype=torch.float64, device=where)
         self._validated = torch.zeros(3, dtype=torch.float64, device=where)
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=where)
+        self._skips = recipe.on_nan == "skip"
+        self.skipped_steps = 0
         self._layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
 
     @abstractmethod
@@ -105,15 +108,22 @@ class Learner(lightning.LightningModule, ABC):
     def training_step(self, batch: tuple[Tensor, ...], index: int) -> Tensor:
         """One step's loss; Lightning differentiates it and steps the optimiser."""
         images, labels, *known = batch
-        loss, logits, terms = self.losses(self.laid_out(images), labels, *known)
+        images = self.laid_out(images)
+        buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()} if self._skips else {}
+        loss, logits, terms = self.losses(images, labels, *known)
         with torch.no_grad():
+            is_good = torch.isfinite(loss)
             figures = (loss.new_tensor(len(labels)), loss * len(labels), (logits.argmax(dim=1) == labels).sum())
-            self._totals += torch.stack([*figures, *(term * len(labels) for term in terms)])
-            self._first_bad = torch.where(
-                (self._first_bad < 0) & ~torch.isfinite(loss), self.global_step, self._first_bad
-            )
+            summed = torch.stack([*figures, *(term * len(labels) for term in terms)])
+            if self._skips:
+                summed = torch.where(is_good, summed, 0)
+                for name, buffer in self.network.named_buffers():
+                    buffer.copy_(torch.where(is_good, buffer, buffers[name]))
+            else:
+                self._first_bad = torch.where((self._first_bad < 0) & ~is_good, self.global_step, self._first_bad)
+            self._totals += summed
         if self.is_time_to_look:
-            self.refuse_nonfinite()
+            self.refuse_nonfinite(images)
         # The mean over the whole batch: Lightning takes that of its pieces and shards, which may differ in size.
         return loss * (len(labels) / self.batches.usual_size)
 
@@ -127,19 +137,33 @@ class Learner(lightning.LightningModule, ABC):
         """Whether to ask the device, and the other processes, how the training goes."""
         return self._totals.device.type == "cpu" or self.global_step % _STEPS_BETWEEN_CHECKS == 0
 
-    def refuse_nonfinite(self) -> None:
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leave the step out, where that is wanted, if a gradient is not finite; Lightning clips afterwards."""
+        if not self._skips:
+            return
+        parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
+        size = torch.stack([cast(Tensor, parameter.grad).abs().max() for parameter in parameters]).max()
+        if not size.isfinite():  # of several processes the mean, which is the same for all
+            self.skipped_steps += 1
+            optimizer.zero_grad(set_to_none=True)  # optimisers pass over parameters without a gradient
+
+    def refuse_nonfinite(self, images: Tensor | None = None) -> None:
         """Stop the training, in every process, if a loss was not finite; nothing of it has reached a checkpoint.
 
+        Args:
+            images: of the step before, to find the layer with.
+
         Raises:
-            InputError: naming the step.
+            InputError: naming the step and, where it is found, the layer.
         """
         step = int(self.processes.reduced(self._first_bad, "max"))
         if step >= 0:
             epoch = step // self.steps_per_epoch + 1
+            where = first_nonfinite(self.network, images) if images is not None and self.processes.count == 1 else None
             kind = InputError if self.processes.count == 1 else SharedError
             raise kind(
-                f"the loss is not finite at step {step} (epoch {epoch}): lower --optimiser.lr or set --clip-gradient; "
-                f"the last good checkpoint is kept"
+                f"the loss is not finite at step {step} (epoch {epoch}){f': {where}' if where else ''}: lower "
+                f"--optimiser.lr, set --clip-gradient or --on-nan skip; the last good checkpoint is kept"
             )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -164,6 +188,8 @@ class Learner(lightning.LightningModule, ABC):
     def take_figures(self) -> dict[str, float]:
         """The epoch's figures, of all processes; the sums start anew."""
         images, loss, correct, *terms = self.processes.reduced(self._totals).tolist()
+        if images == 0:
+            raise InputError("no step of this epoch was finite, so all were skipped: lower --optimiser.lr")
         row = {"train_loss": loss / images, "train_accuracy": correct / images}
         row |= {f"train_{name}": term / images for name, term in zip(self.terms, terms, strict=True)}
         images, loss, correct = self.processes.reduced(self._validated).tolist()
@@ -198,6 +224,7 @@ class Learner(lightning.LightningModule, ABC):
         # Lightning keeps the place too, but gives it back only where it broke off within an epoch.
         checkpoint["batches"] = self.batches.state_dict()
         checkpoint["totals"] = self.processes.reduced(self._totals).cpu()
+        checkpoint["skipped_steps"] = self.skipped_steps
         checkpoint["random"] = self.processes.gathered(torch.get_rng_state())
         checkpoint["encoder_random"] = self.processes.gathered(self._encoder.random_state if self._encoder else None)
         if self._totals.is_cuda:
@@ -208,6 +235,7 @@ class Learner(lightning.LightningModule, ABC):
         self.batches.load_state_dict(checkpoint["batches"])
         if self.processes.is_first:
             self._totals.copy_(checkpoint["totals"])
+        self.skipped_steps = checkpoint.get("skipped_steps", 0)
         own = _state_of(checkpoint["random"], self.processes)
         if own is not None:
             torch.set_rng_state(own)

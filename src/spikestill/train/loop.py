@@ -9,6 +9,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -20,7 +21,7 @@ from spikestill.data import Batches, DataSet
 from spikestill.graph import SpikingNetwork
 from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription, Recipe, as_mapping
 from spikestill.recipes.loading import differences
-from spikestill.runs import Run
+from spikestill.runs import HeldError, Run
 from spikestill.train.callbacks import (
     AtomicCheckpoints,
     Journal,
@@ -33,12 +34,16 @@ from spikestill.train.learner import AnnLearner, Learner
 from spikestill.train.live import Live, live_logger, refuse_missing
 from spikestill.train.loaders import load_data, make_batches, place, resolve_device
 from spikestill.train.measuring import TEST_SEED, evidence_of, examine, measure
+from spikestill.train.memory import saying_what_to_lower
 from spikestill.train.processes import ALONE, Processes, together
 from spikestill.train.remarks import remarks_kept
+from spikestill.train.stopping import StoppedError
 from spikestill.train.strategies import refuse_strategy, shared_training
 from spikestill.types import InputError
 
 __all__ = ["execute"]
+
+_log = logging.getLogger("spikestill")
 
 
 def execute(
@@ -49,10 +54,11 @@ def execute(
     network: SpikingNetwork | None = None,
     teacher: nn.Module | None = None,
     data: DataSet | None = None,
+    wait: bool = False,
 ) -> Run:
     """Train as ``recipe`` says and write the run, together with the processes that were started with this one.
 
-    Everything that can be refused is refused before the run folder is touched.
+    Everything that can be refused is refused before anything is written into the run folder, which is held meanwhile.
 
     Args:
         recipe: what to do.
@@ -61,6 +67,7 @@ def execute(
         network: train this student in place of the one that the recipe names.
         teacher: learn from this ANN in place of the one that the recipe names.
         data: the recipe's data set, where it is loaded already.
+        wait: for another process that trains the same run; it is refused otherwise.
 
     Returns:
         The finished run.
@@ -69,9 +76,38 @@ def execute(
         InputError: for whatever in recipe, data, teacher or folder cannot be used, and when the loss is not finite.
     """
     processes = together(recipe.device)
+    with _held(Run(Path(recipe.folder)), processes, wait):
+        return _execute(recipe, processes, resume, overwrite, network, teacher, data)
+
+
+@contextlib.contextmanager
+def _held(run: Run, processes: Processes, wait: bool) -> Iterator[None]:
+    """Keep other commands off the run; of several processes the first one does."""
+    with contextlib.ExitStack() as stack:
+        with processes.agreed():
+            free = not processes.is_first or stack.enter_context(run.held(wait=False))
+            if not free and not wait:
+                raise HeldError(
+                    f"{run.folder} is being trained by another process: wait for it, or choose another --out"
+                )
+            if not free:
+                _log.info(f"{run.folder} is being trained by another process: waiting for it")
+                stack.enter_context(run.held(wait=True))
+        yield
+
+
+def _execute(
+    recipe: Recipe,
+    processes: Processes,
+    resume: bool,
+    overwrite: bool,
+    network: SpikingNetwork | None,
+    teacher: nn.Module | None,
+    data: DataSet | None,
+) -> Run:
     with processes.agreed():
         run = Run.refuse_used(recipe.folder, resume=resume, overwrite=overwrite)
-        if resume and run.folder.exists():
+        if resume and (run.folder / "recipe.yaml").exists():
             _refuse_other_recipe(run, recipe)
             if run.finished:
                 return run
@@ -161,13 +197,16 @@ def _fit(
             num_sanity_val_steps=0,
         )
         try:
-            trainer.fit(
-                learner,
-                train_batches,
-                validation_batches,
-                ckpt_path=checkpoint if resume and checkpoint.exists() else None,
-                weights_only=True,
-            )
+            with saying_what_to_lower(recipe):
+                trainer.fit(
+                    learner,
+                    train_batches,
+                    validation_batches,
+                    ckpt_path=checkpoint if resume and checkpoint.exists() else None,
+                    weights_only=True,
+                )
+        except StoppedError as stop:
+            raise stop.interrupted from None
         except SystemExit as end:
             # Lightning ends the whole process on Ctrl-C; that is the caller's to decide.
             if isinstance(end.__context__, KeyboardInterrupt):
@@ -236,6 +275,7 @@ def _finish(
         "weights_fingerprint": run.fingerprint,
         # Of several processes each draws for its images: one that measures again draws otherwise.
         **({"test_seed": TEST_SEED} if processes.count == 1 else {}),
+        "steps_skipped": learner.skipped_steps,
         "test_set_read": "once, after training, with the weights that validation chose",
         "test_accuracy": measured.pop("accuracy"),
         **{f"test_{name}": figure for name, figure in measured.items()},

@@ -4,15 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-__all__ = ["forget_peak_memory", "peak_memory"]
+from spikestill.recipes import DistillRecipe, Recipe
+from spikestill.types import InputError
+
+__all__ = ["forget_peak_memory", "peak_memory", "saying_what_to_lower"]
 
 _STATUS, _FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _FORGET_THE_PEAK = "5"
 _MEBIBYTE = 2**20
+
+
+@contextlib.contextmanager
+def saying_what_to_lower(recipe: Recipe) -> Iterator[None]:
+    """Turn the end of the memory into one line that says what takes less of it.
+
+    Raises:
+        InputError: when the block finds no memory left.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+            raise
+        ways = [f"lower --batch-size (now {recipe.batch_size})", f"raise --accumulate (now {recipe.accumulate})"]
+        if isinstance(recipe, DistillRecipe):
+            ways.append(f"lower --timesteps (now {recipe.timesteps})")
+            if recipe.gradient == "bptt":
+                ways.append("take --gradient rate, or --recompute true")
+        if recipe.precision == "float32":
+            ways.append("take --precision bf16")
+        raise InputError(f"out of memory: {', '.join(ways)}; the last good checkpoint is kept") from error
 
 
 def forget_peak_memory(device: torch.device) -> None:

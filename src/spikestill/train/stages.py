@@ -44,7 +44,7 @@ def with_stages(recipe: Recipe, *, resume: bool, overwrite: bool) -> Recipe:
             continue
         Run.refuse_used(recipe.folder, resume=resume, overwrite=overwrite)
         try:
-            run = execute(stage, resume=True, data=data)
+            run = execute(stage, resume=True, data=data, wait=True)
         except InputError as error:
             raise InputError(f"stage {name}: {error}") from error
         found: dict[str, Any] = {name: str(run.folder)} | ({"teacher_weights": None} if name == "teacher" else {})
