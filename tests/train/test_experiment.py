@@ -159,9 +159,10 @@ def test_a_run_that_another_process_trains_is_waited_for(copied: Path, capsys: p
         run.write_json("result.json", result)
         os.close(other)
 
-    later = threading.Timer(0.5, finish)
+    experiment = planned(copied)
+    later = threading.Timer(2, finish)
     later.start()
-    carry_out(planned(copied))
+    carry_out(experiment)
     later.join()
     assert f"run 1 of 3: {run.folder} is being trained by another process\n" in capsys.readouterr().out
 
