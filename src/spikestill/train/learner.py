@@ -68,6 +68,7 @@ class Learner(lightning.LightningModule, ABC):
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=where)
         self._skips = recipe.on_nan == "skip"
         self.skipped_steps = 0
+        self._before_step: dict[str, Tensor] = {}
         self._layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
 
     @abstractmethod
@@ -109,7 +110,8 @@ class Learner(lightning.LightningModule, ABC):
         """One step's loss; Lightning differentiates it and steps the optimiser."""
         images, labels, *known = batch
         images = self.laid_out(images)
-        buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()} if self._skips else {}
+        if self._skips and not self._before_step:
+            self._before_step = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         loss, logits, terms = self.losses(images, labels, *known)
         with torch.no_grad():
             is_good = torch.isfinite(loss)
@@ -117,8 +119,6 @@ class Learner(lightning.LightningModule, ABC):
             summed = torch.stack([*figures, *(term * len(labels) for term in terms)])
             if self._skips:
                 summed = torch.where(is_good, summed, 0)
-                for name, buffer in self.network.named_buffers():
-                    buffer.copy_(torch.where(is_good, buffer, buffers[name]))
             else:
                 self._first_bad = torch.where((self._first_bad < 0) & ~is_good, self.global_step, self._first_bad)
             self._totals += summed
@@ -145,7 +145,10 @@ class Learner(lightning.LightningModule, ABC):
         size = torch.stack([cast(Tensor, parameter.grad).abs().max() for parameter in parameters]).max()
         if not size.isfinite():  # of several processes the mean, which is the same for all
             self.skipped_steps += 1
+            for name, buffer in self.network.named_buffers():
+                buffer.copy_(self._before_step[name])
             optimizer.zero_grad(set_to_none=True)  # optimisers pass over parameters without a gradient
+        self._before_step = {}
 
     def refuse_nonfinite(self, images: Tensor | None = None) -> None:
         """Stop the training, in every process, if a loss was not finite; nothing of it has reached a checkpoint.
