@@ -8,18 +8,31 @@ from __future__ import annotations
 
 import copy
 import functools
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import spikestill as ss
+from spikestill.export import Replay
 from spikestill.graph.network import Gradient
 from spikestill.types import InputError
 
-__all__ = ["CASES", "COLUMNS", "Case", "Step", "neurons", "relative_error", "restored_difference", "training_step"]
+__all__ = [
+    "CASES",
+    "COLUMNS",
+    "Case",
+    "Step",
+    "neurons",
+    "relative_error",
+    "replayed",
+    "restored_difference",
+    "training_step",
+]
 
 _CLASSES = 10
 
@@ -145,6 +158,21 @@ def relative_error(case: Case) -> float:
         return float((snn.eval()(images[:1]) - wanted).norm() / wanted.norm())
 
 
+def replayed(case: Case) -> Replay:
+    """The folded network beside its NIR file, read back, on one image over two time steps; max pooling is averaged.
+
+    Raises:
+        InputError: where the export is refused.
+    """
+    neuron = ss.LIF(leak=0.5, threshold=0.3, reset="hard")
+    options: dict[str, Any] = {"timesteps": 2, "input_shape": case.input_shape, "max_pool": "average"}
+    snn = ss.to_spiking(case.ann(), neuron=neuron, **options).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.nir"
+        ss.export.to_nir(snn).write(file)
+        return ss.export.replay(ss.export.folded(snn), ss.export.from_nir(file).eval(), case.images(1))
+
+
 def _activations(ann: nn.Module, input_shape: tuple[int, int, int]) -> Iterator[nn.Module]:
     """The ANN's activations in the order in which its graph calls them."""
     for finding in ss.check(ann, input_shape).activations:
@@ -165,6 +193,7 @@ COLUMNS: dict[str, Callable[[Case], str]] = {
     "with ReLU again": lambda case: "equal" if (found := restored_difference(case)) == 0 else f"{found:.0e} apart",
     "gradients, rate": functools.partial(_step_cell, "rate"),
     "gradients, bptt": functools.partial(_step_cell, "bptt"),
+    "in NIR, spikes that differ": lambda case: f"{(found := replayed(case)).differing:,} of {found.places:,}",
     "converted, T = 64": lambda case: f"{relative_error(case):.0%} apart",
 }
 """What the table shows of a model, a function a column."""

@@ -7,9 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.models import CASES, COLUMNS, Case, neurons, relative_error, restored_difference, training_step
+from benchmarks.models import (
+    CASES,
+    COLUMNS,
+    Case,
+    neurons,
+    relative_error,
+    replayed,
+    restored_difference,
+    training_step,
+)
+from spikestill.types import InputError
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+
+REFUSED = {
+    "torchvision:vgg11_bn": "cannot export 'avgpool'",
+    "torchvision:vgg16_bn": "cannot export 'avgpool'",
+    "torchvision:googlenet": "cannot export 'maxpool1'",
+    "timm:vgg16_bn": "cannot export 'pre_logits'",
+}
 
 every_model = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -38,6 +55,18 @@ def test_a_training_step_reaches_every_parameter(case: Case, gradient: str) -> N
 def test_a_conversion_approaches_the_ann(case: Case) -> None:
     """An output of zeros is 100 % apart."""
     assert relative_error(case) < 0.9
+
+
+@pytest.mark.slow
+@every_model
+def test_a_file_replays_spike_for_spike_or_is_refused_by_name(case: Case) -> None:
+    if case.name in REFUSED:
+        with pytest.raises(InputError, match=REFUSED[case.name]):
+            replayed(case)
+    else:
+        found = replayed(case)
+        assert found.differing == 0
+        assert found.places > 10_000
 
 
 def test_the_page_shows_the_table_that_the_command_prints() -> None:
