@@ -45,9 +45,10 @@ _FILES = (
     "analysis.json",
     "result.json",
     "report.html",
+    "mlflow.db",
 )
 
-_OF_LOGGERS = ("tensorboard", "wandb", "mlruns")
+_OF_LOGGERS = ("tensorboard", "wandb")
 """Folders in which live loggers keep what they have shown."""
 
 

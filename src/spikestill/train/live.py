@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,7 +49,9 @@ def live_logger(recipe: Recipe, folder: Path) -> Logger | None:
     if name == "wandb":
         return loggers.WandbLogger(project=_PROJECT, name=folder.name, save_dir=folder)
     if name == "mlflow":
-        return loggers.MLFlowLogger(experiment_name=_PROJECT, run_name=folder.name, save_dir=str(folder / "mlruns"))
+        # MLflow itself wants a data base where no server is told.
+        place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.absolute() / 'mlflow.db'}")
+        return loggers.MLFlowLogger(experiment_name=_PROJECT, run_name=folder.name, tracking_uri=place)
     return None
 
 
