@@ -14,7 +14,7 @@ from spikestill.train.loaders import load_data
 from spikestill.train.measuring import measure_run, recipe_of
 from spikestill.types import InputError
 
-__all__ = ["Finding", "verify"]
+__all__ = ["Finding", "of_files", "verify"]
 
 _ROUNDING = 0.002
 """Share of the test images that another processor's rounding may decide otherwise."""
@@ -65,7 +65,7 @@ def verify(
         raise InputError(f"{folder} is no finished run (it has no result.json)")
     result = run.read_json("result.json")
     recipe = recipe_of(run, data, data_dir)
-    found = [*_of_files(run, recipe, result)]
+    found = [*of_files(run, recipe, result)]
     if run.fingerprint is not None:
         images = load_data(recipe)
         found += _of_data(images, result)
@@ -73,7 +73,8 @@ def verify(
     return found
 
 
-def _of_files(run: Run, recipe: Recipe, result: Mapping[str, Any]) -> Iterator[Finding]:
+def of_files(run: Run, recipe: Recipe, result: Mapping[str, Any]) -> Iterator[Finding]:
+    """What the folder's other files say of ``result.json``; neither data nor weights are needed."""
     for name in ("method", "network", "epochs", "seed"):
         yield _same(name, result.get(name), getattr(recipe, name))
     if result.get("epochs"):
