@@ -149,6 +149,7 @@ class Run:
             return
         import fcntl
 
+        new = [folder for folder in self.folder.parents if not folder.exists()]
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.folder, os.O_RDONLY)
@@ -164,8 +165,9 @@ class Run:
         finally:
             os.close(handle)
             if free:
-                with contextlib.suppress(OSError):
-                    self.folder.rmdir()  # only where nothing was written into it
+                with contextlib.suppress(OSError):  # only where nothing was written into it
+                    for folder in (self.folder, *new):
+                        folder.rmdir()
 
     def clear(self) -> None:
         """Remove an earlier run's files; anything else in the folder stays."""

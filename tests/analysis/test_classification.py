@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as some
 from sklearn import metrics
-from torch import nn
+from torch import Tensor, nn
 
-from spikestill.analysis import accuracy, calibration, confusion_matrix
+from spikestill.analysis import Answers, accuracy, calibration, confusion_matrix
 from spikestill.types import InputError
 
 
@@ -19,9 +19,16 @@ def test_is_the_share_of_images_put_into_their_class() -> None:
 
 
 def test_shares_of_several_processes_are_added_up() -> None:
-    batches = [(torch.eye(2), torch.tensor([0, 0]))]
-    others = torch.tensor([4, 6])
-    assert accuracy(nn.Identity(), batches, lambda values, how: values + others) == pytest.approx(5 / 8)
+    """This process answers two images, one of them rightly; the other one answers three, all of them rightly."""
+
+    class Both:
+        def gathered(self, value: list[Answers]) -> list[list[Answers]]:
+            return [value, [Answers(torch.ones(1, 3, dtype=torch.int64), torch.ones(1, 3), torch.ones(3).long())]]
+
+        def reduced(self, values: Tensor, how: str) -> Tensor:
+            raise AssertionError("an ANN has nothing to add up")
+
+    assert accuracy(nn.Identity(), [(torch.eye(2), torch.tensor([0, 0]))], Both()) == pytest.approx(4 / 5)
 
 
 def test_no_images_are_refused() -> None:

@@ -165,7 +165,7 @@ class Twice(nn.Module):
 
 
 def test_a_forward_pass_that_is_not_one_step_is_refused() -> None:
-    refused(OverTime().eval(), "handles time itself: give one whose forward pass is one time step")
+    refused(OverTime().eval(), "does not keep one entry an image on the first axis, which time steps share with images")
     refused(Twice().eval(), "'node_2' is a function, or a neuron's second call")
 
 

@@ -23,10 +23,9 @@ from spikestill.objectives.points import map_pairs
 from spikestill.recipes import DistillRecipe, NetworkDescription, Recipe
 from spikestill.report import evidence
 from spikestill.report.evidence import Evidence, Picture
-from spikestill.train.guidance import frozen, rescaling
 from spikestill.train.loaders import make_batches
 from spikestill.train.pictures import images_at, map_picture, pictures
-from spikestill.train.teachers import Teacher, find_teacher
+from spikestill.train.teachers import Teacher, find_teacher, frozen, rescaling
 from spikestill.types import InputError
 
 if TYPE_CHECKING:

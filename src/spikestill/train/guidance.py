@@ -13,10 +13,10 @@ from spikestill.train.conversion import converted_student
 from spikestill.train.learner import DistillLearner
 from spikestill.train.loaders import place
 from spikestill.train.processes import ALONE, Processes
-from spikestill.train.teachers import Teacher, find_source, find_teacher
+from spikestill.train.teachers import Teacher, find_source, find_teacher, frozen, rescaling
 from spikestill.types import InputError
 
-__all__ = ["frozen", "guided_learner", "rescaling"]
+__all__ = ["guided_learner"]
 
 
 def guided_learner(
@@ -81,14 +81,6 @@ def _teacher(recipe: DistillRecipe, data: DataSet, ann: nn.Module | None) -> Tea
     return find_teacher(recipe.teacher, data, may_spike=recipe.learns_from_spikes, weights=recipe.teacher_weights)
 
 
-def frozen(network: nn.Module, data: DataSet) -> objectives.Guide:
-    """A teacher as objectives take it: the ANN's graph with its BatchNorm folded, or the spiking network."""
-    network.eval()
-    if not isinstance(network, graph.SpikingNetwork):
-        network = graph.fold(graph.trace(network, data.input_shape).eval(), strict=False)
-    return network.requires_grad_(False)
-
-
 def _student(
     recipe: DistillRecipe,
     data: DataSet,
@@ -144,15 +136,3 @@ def _black(network: nn.Module, data: DataSet) -> Tensor:
     black = torch.zeros(1, *data.input_shape)
     takes_frames = isinstance(network, graph.SpikingNetwork) and isinstance(network.encoder, Events)
     return black.expand(data.frames or 1, *black.shape) if takes_frames else black
-
-
-def rescaling(student: NetworkDescription, teacher: Teacher, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """Factor and shift ``[C, 1, 1]`` from the student's normalisation to the teacher's; None where they agree."""
-    if (student.mean, student.std) == (teacher.mean, teacher.std):
-        return None
-    own_mean, own_std, mean, std = (
-        torch.tensor(values, dtype=torch.float64)[:, None, None]
-        for values in (student.mean, student.std, teacher.mean, teacher.std)
-    )
-    factor, shift = own_std / std, (own_mean - mean) / std
-    return factor.float().to(device), shift.float().to(device)

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from spikestill import models
+from spikestill import graph, models
 from spikestill.data import DataSet
+from spikestill.objectives import Guide
 from spikestill.recipes import NetworkDescription
 from spikestill.runs import Run
 from spikestill.types import InputError
 
-__all__ = ["Teacher", "find_source", "find_teacher", "names_model", "training_it_needs"]
+__all__ = ["Teacher", "find_source", "find_teacher", "frozen", "names_model", "rescaling", "training_it_needs"]
 
 PUBLISHED = "pretrained"
 """In the place of a file: the weights that timm and torchvision publish."""
@@ -177,3 +179,23 @@ def _untaught(what: str, classes: object, data: DataSet) -> str:
         f"{what} knows {known}, not the {data.num_classes} of {data.name}: fine-tune it with `spikestill train` "
         "(--pretrained true, or --start FILE) and give that run"
     )
+
+
+def frozen(network: nn.Module, data: DataSet) -> Guide:
+    """A teacher as objectives take it: the ANN's graph with its BatchNorm folded, or the spiking network."""
+    network.eval()
+    if not isinstance(network, graph.SpikingNetwork):
+        network = graph.fold(graph.trace(network, data.input_shape).eval(), strict=False)
+    return network.requires_grad_(False)
+
+
+def rescaling(student: NetworkDescription, teacher: Teacher, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Factor and shift ``[C, 1, 1]`` from the student's normalisation to the teacher's; None where they agree."""
+    if (student.mean, student.std) == (teacher.mean, teacher.std):
+        return None
+    own_mean, own_std, mean, std = (
+        torch.tensor(values, dtype=torch.float64)[:, None, None]
+        for values in (student.mean, student.std, teacher.mean, teacher.std)
+    )
+    factor, shift = own_std / std, (own_mean - mean) / std
+    return factor.float().to(device), shift.float().to(device)
