@@ -1,1 +1,1 @@
-"""What a run and a reader survive: killed trainings (``kills``) and damaged files (``fuzz``); see docs/reliability.md."""
+"""Killed trainings (``kills``) and damaged files (``fuzz``), and what becomes of them: see docs/reliability.md."""

@@ -174,9 +174,7 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
 
 def _listed(place: Path) -> set[tuple[str, int, int]]:
     """Every file under a folder, with its length and when it was written."""
-    return {
-        (str(path), (said := path.stat()).st_size, said.st_mtime_ns) for path in place.rglob("*") if path.is_file()
-    }
+    return {(str(path), (said := path.stat()).st_size, said.st_mtime_ns) for path in place.rglob("*") if path.is_file()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from reliability.whole import damaged, differing, leftovers
 from spikestill.cli.tables import print_rows
@@ -165,7 +166,7 @@ def _die_in_write(number: int, draw: random.Random) -> None:
     """Have this process kill itself when a file is synchronised for the so many-th time, cut at a random place."""
     synchronise, writes = os.fsync, count(1)
 
-    def die(handle: int) -> None:
+    def die(handle: Any) -> None:
         if next(writes) == number:
             with contextlib.suppress(OSError):  # a folder has no length
                 os.ftruncate(handle, int(draw.random() * os.fstat(handle).st_size))

@@ -19,12 +19,43 @@ CANARY = "executed"
 """The name of the file that appears in the current folder when something in a mutated file is executed."""
 
 _ODD_WORDS = (
-    *("", "-1", "0", "1e400", "-1e308", "nan", ".nan", ".inf", "NaN", "Infinity", "null", "~", "true", "no", "[]", "{}"),
+    *(
+        "",
+        "-1",
+        "0",
+        "1e400",
+        "-1e308",
+        "nan",
+        ".nan",
+        ".inf",
+        "NaN",
+        "Infinity",
+        "null",
+        "~",
+        "true",
+        "no",
+        "[]",
+        "{}",
+    ),
     *("9" * 30, "9" * 5000, "0x" + "f" * 40, "1:2:3:4:5", "2001-99-99", "2001-01-01", "=", "<<", "*a", "&a", "!", "%"),
-    *("'", '"', "[", "{", "- ", ": ", "\t", "\0", "\ufeff", "<script>alert(1)</script>", "../../x", "/dev/zero", "\u2028"),
+    *(
+        "'",
+        '"',
+        "[",
+        "{",
+        "- ",
+        ": ",
+        "\t",
+        "\0",
+        "\ufeff",
+        "<script>alert(1)</script>",
+        "../../x",
+        "/dev/zero",
+        "\u2028",
+    ),
     f"!!python/object/apply:os.system ['touch {CANARY}']",
     f"!!python/object/new:os.system ['touch {CANARY}']",
-    f"!!python/name:os.system",
+    "!!python/name:os.system",
     "!!binary '///'",
     "!!timestamp x",
     "!!int x",
@@ -33,8 +64,9 @@ _ODD_WORDS = (
     "&a {a: *a}",
 )
 _ODD_VALUES: tuple[Any, ...] = (
-    *(None, True, False, 0, -1, 1.5, -0.0, 1e308, 10**30, -(10**30), float("nan"), float("inf"), "", "x", "0", "../../x"),
-    *([], {}, [[]], [None], {"": None}, {"x": {"x": {}}}, "<script>alert(1)</script>", "\0", "\ud800", "a" * 5000, [0] * 500),
+    *(None, True, False, 0, -1, 1.5, -0.0, 1e308, 10**30, -(10**30), float("nan"), float("inf")),
+    *("", "x", "0", "../../x", "\0", "\ud800", "<script>alert(1)</script>", "a" * 5000),
+    *([], {}, [[]], [None], {"": None}, {"x": {"x": {}}}, [0] * 500),
 )
 _NESTED = 5000
 
