@@ -13,7 +13,14 @@ from pathlib import Path
 
 from spikestill.types import InputError
 
-__all__ = ["write_atomically", "writing"]
+__all__ = ["is_partial", "write_atomically", "writing"]
+
+_PARTIAL = ".partial"
+
+
+def is_partial(path: Path) -> bool:
+    """Whether this is what a killed process left of a file: the next attempt overwrites it, and nobody reads it."""
+    return path.name.startswith(".") and path.name.endswith(_PARTIAL)
 
 
 @contextlib.contextmanager
@@ -41,9 +48,10 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # One fixed name: what a killed process left half written is overwritten by the next attempt.
-        temporary = path.with_name(f".{path.name}.partial")
+        temporary = path.with_name(f".{path.name}{_PARTIAL}")
+        temporary.unlink(missing_ok=True)  # were it a link, what it leads to would be overwritten
         try:
-            with temporary.open("wb") as file:
+            with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

@@ -29,7 +29,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from spikestill.files import write_atomically, writing
+from spikestill.files import is_partial, write_atomically, writing
 from spikestill.types import InputError
 
 __all__ = ["HeldError", "Run", "environment", "read_weights", "write_atomically", "write_weights", "writing"]
@@ -81,7 +81,8 @@ class Run:
         run = cls(Path(folder))
         if run.folder.exists() and not run.folder.is_dir():
             raise InputError(f"{run.folder} is a file, not a folder: choose another --out")
-        if not run.folder.exists() or not any(run.folder.iterdir()):
+        # A process that was killed in its first write leaves no more than that file under its temporary name.
+        if not run.folder.exists() or all(is_partial(path) for path in run.folder.iterdir()):
             return run
         if not (run.folder / "recipe.yaml").exists():
             raise InputError(f"{run.folder} is neither empty nor a run folder: choose another --out")
@@ -170,12 +171,20 @@ class Run:
                         folder.rmdir()
 
     def clear(self) -> None:
-        """Remove an earlier run's files; anything else in the folder stays."""
+        """Remove an earlier run's files; anything else in the folder stays, and what a link in it leads to.
+
+        What makes it a finished run goes first and what makes it a run last: wherever this is cut short, the folder can
+        be cleared again.
+        """
         with writing(self.folder):
-            for name in _FILES:
+            recipe, *others = _FILES
+            for name in reversed(others):
                 (self.folder / name).unlink(missing_ok=True)
             for folder in (self.checkpoints, *(self.folder / name for name in _OF_LOGGERS)):
+                if folder.is_symlink():
+                    folder.unlink()
                 shutil.rmtree(folder, ignore_errors=True)
+            (self.folder / recipe).unlink(missing_ok=True)
 
     def write_text(self, name: str, text: str) -> None:
         """Write one text file atomically."""
@@ -218,7 +227,7 @@ class Run:
         """Read one CSV file as written by :meth:`write_table`.
 
         Raises:
-            InputError: when it is missing.
+            InputError: when it is missing or no table.
         """
         path = self.folder / name
         try:
@@ -226,6 +235,8 @@ class Run:
                 return list(csv.DictReader(file))
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
+        except (ValueError, csv.Error) as error:
+            raise InputError(f"{path} is damaged: {error}") from error
 
     def write_network(self, kind: str, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
         """Write weights (``<kind>.safetensors``) and what rebuilds their network (``<kind>.json``)."""
@@ -246,7 +257,7 @@ class Run:
             value = parse(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
-        except (ValueError, yaml.YAMLError) as error:
+        except (ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
             raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from error
         if not isinstance(value, dict):
             raise InputError(f"{path} is damaged: a mapping was expected")

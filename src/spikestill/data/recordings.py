@@ -34,6 +34,10 @@ FRAMES = 10
 """How many frames a recording is cut into where nothing says otherwise."""
 
 _SENSOR = 128
+_LONGEST = 2**45
+"""Microseconds that a recording may take; with more, the arithmetic of its slices would overflow."""
+_LARGEST = 2.0**50
+"""For the numbers in an array of events: a thousand times as much must fit into 64 bits."""
 _OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _GESTURES = (
     "hand clapping",
@@ -184,6 +188,8 @@ def _checked(file: Path, recording: Recording) -> Recording:
             raise InputError(
                 f"'{file}' has an event at {axis} = {outside}, outside the {_SENSOR}x{_SENSOR} pixels; repair it"
             )
+    if int(recording.time.max()) - int(recording.time.min()) > _LONGEST:
+        raise InputError(f"'{file}' has events more than a year apart; repair or remove it")
     return recording
 
 
@@ -210,13 +216,13 @@ def _aedat4(file: Path, reader: Callable[[str], np.ndarray]) -> Recording:
 def _numpy_events(file: Path) -> Recording:
     try:
         events = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a header is Python text, and its reader raises whatever it stumbles over
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"'{file}' is not a readable array ({reason}); repair or remove it") from error
     if not isinstance(events, np.ndarray) or events.ndim != 2 or events.shape[1] != 4 or events.dtype.kind not in "iuf":
         raise InputError(f"'{file}' must hold numbers [events, 4] (x, y, polarity, time); repair or remove it")
-    if not np.isfinite(events).all():
-        raise InputError(f"'{file}' holds numbers that are not finite; repair or remove it")
+    if not (np.abs(events.astype(np.float64)) < _LARGEST).all():
+        raise InputError(f"'{file}' holds numbers that are not finite or far too large; repair or remove it")
     x, y, polarity, time = events.T
     # Times are in milliseconds, some with a fraction.
     return Recording(

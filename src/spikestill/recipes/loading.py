@@ -92,7 +92,7 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         twice = list(_named_twice(yaml.compose(text, Loader=yaml.SafeLoader), set()))
     except OSError as error:
         raise InputError(f"cannot read the {what} {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:  # a date of 99 months is a ValueError
         raise InputError(f"the {what} {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(fields, dict):
         raise InputError(f"the {what} {path} must be a mapping of fields")

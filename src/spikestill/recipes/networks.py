@@ -15,6 +15,7 @@ from spikestill.recipes.parts import Encoder, Neuron, Surrogate
 from spikestill.recipes.schema import AnnRecipe, DistillRecipe, Recipe
 from spikestill.runs import Run
 from spikestill.types import InputError
+from spikestill.values import record_of
 
 if TYPE_CHECKING:
     from spikestill.graph import SpikingNetwork
@@ -114,11 +115,9 @@ class NetworkDescription:
         Raises:
             InputError: when fields are missing or not ours.
         """
-        from spikestill.recipes.loading import made
-
         try:
-            return made(cls, fields)
-        except (TypeError, KeyError) as error:
+            return record_of(cls, fields)
+        except TypeError as error:
             raise InputError(f"the description of the network is damaged: {error}") from error
 
     @classmethod

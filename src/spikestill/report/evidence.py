@@ -9,13 +9,11 @@ from __future__ import annotations
 import base64
 import dataclasses
 import math
-import types
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from spikestill.runs import Run
 from spikestill.types import InputError
+from spikestill.values import record_of
 
 __all__ = [
     "ConfidenceBin",
@@ -32,8 +30,6 @@ __all__ = [
 ]
 
 _FILE = "analysis.json"
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -237,36 +233,6 @@ class Evidence:
             return None
         fields = run.read_json(_FILE)
         try:
-            return _made(cls, fields)
+            return record_of(cls, fields)
         except (TypeError, InputError) as error:
             raise InputError(f"{path} is damaged: {error}; `spikestill evaluate` writes it anew") from error
-
-
-def _made(kind: type[Made], fields: Any) -> Made:
-    """A record from plain values, each of them of the field's type.
-
-    Raises:
-        TypeError: for a missing or unknown field, and a value of another type.
-    """
-    if not isinstance(fields, dict):
-        raise TypeError(f"{fields!r:.40} is no {kind.__name__}")
-    hints = get_type_hints(kind)
-    if unknown := fields.keys() - hints.keys():
-        raise TypeError(f"{kind.__name__} has no field {min(unknown)}")
-    return kind(**{name: _valued(hints[name], value) for name, value in fields.items()})
-
-
-def _valued(hint: Any, value: Any) -> Any:
-    if get_origin(hint) is tuple:
-        if not isinstance(value, Sequence) or isinstance(value, str):
-            raise TypeError(f"{value!r:.40} is no list")
-        return tuple(_valued(get_args(hint)[0], item) for item in value)
-    if get_origin(hint) is types.UnionType:
-        return None if value is None else _valued(get_args(hint)[0], value)
-    if dataclasses.is_dataclass(hint):
-        return _made(hint, value)  # type: ignore[arg-type]
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint or (hint is float and not math.isfinite(value)):
-        raise TypeError(f"{value!r:.40} is no {hint.__name__}")
-    return value

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from spikestill.runs import Run
 from spikestill.types import InputError
+from spikestill.values import value_of_type
 
 __all__ = ["Finished", "repetitions", "told_apart"]
 
@@ -20,6 +21,45 @@ _SEEDED = ("seed", "out", "device", "checkpoint_minutes", "logger", "data_dir")
 
 _NETWORKS = ("teacher", "source", "start")
 """Fields that name the run of another network, which may differ likewise."""
+
+_OF_RECIPE: Mapping[str, Any] = {
+    **dict.fromkeys(("method", "data", "model", "student", "gradient", "initialise"), str),
+    **dict.fromkeys(_NETWORKS, str | None),
+    **dict.fromkeys(("seed", "epochs"), int),
+    "timesteps": int | None,
+    "encoder": dict[str, Any],
+    "neuron": dict[str, Any],
+    "conversion": dict[str, Any],
+    "objectives": tuple[dict[str, Any], ...],
+    "limit_train": int | float | None,
+    "width": float,
+}
+_OF_RESULT: Mapping[str, Any] = {
+    **dict.fromkeys(("method", "network", "data"), str),
+    **dict.fromkeys(("seed", "epochs", "parameters", "best_epoch"), int),
+    **dict.fromkeys(("validation_accuracy", "test_accuracy", "test_spikes_per_neuron"), float),
+    **dict.fromkeys(("test_synaptic_operations", "test_multiply_accumulates", "test_ann_multiply_accumulates"), float),
+    **dict.fromkeys(("test_energy_nanojoules", "test_ann_energy_nanojoules"), float),
+    **dict.fromkeys(("training_seconds", "training_peak_memory_mib", "test_seconds"), float),
+    "images": dict[str, int],
+    "test_accuracy_by_timestep": dict[str, float],
+    "test_rates": dict[str, float],
+    "test_operations_by_layer": dict[str, dict[str, float]],
+    "test_operations_not_counted": tuple[str, ...],
+}
+"""Of the fields that are read here, what they must be where they are there."""
+
+
+def _refuse_others(path: Path, fields: Mapping[str, Any], types: Mapping[str, Any], needed: Sequence[str]) -> None:
+    """Raise InputError for a field that is missing or of another type."""
+    missing = [name for name in needed if name not in fields]
+    if missing:
+        raise InputError(f"{path} is damaged: it has no {', '.join(missing)}")
+    for name in types.keys() & fields.keys():
+        try:
+            value_of_type(types[name], fields[name])
+        except TypeError as error:
+            raise InputError(f"{path} is damaged: {name}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -46,7 +86,10 @@ class Finished:
         run = Run.open(folder)
         if not run.finished:
             raise InputError(f"{folder} is not finished: spikestill --resume continues it")
-        return cls(run.folder, run.read_yaml("recipe.yaml"), run.read_json("result.json"))
+        recipe, result = run.read_yaml("recipe.yaml"), run.read_json("result.json")
+        _refuse_others(run.folder / "recipe.yaml", recipe, _OF_RECIPE, ("method", "seed"))
+        _refuse_others(run.folder / "result.json", result, _OF_RESULT, ("method", "network", "seed"))
+        return cls(run.folder, recipe, result)
 
     def other(self, name: Literal["teacher", "source", "start"]) -> Finished | None:
         """The run that the recipe names in this field, where it is named or beside this one; None where it is not."""

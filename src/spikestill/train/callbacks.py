@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,7 @@ from spikestill.runs import Run, write_atomically, write_weights
 from spikestill.train.learner import Learner
 from spikestill.train.memory import forget_peak_memory, peak_memory
 from spikestill.train.stopping import StopRequest
+from spikestill.types import InputError
 
 __all__ = ["AtomicCheckpoints", "Journal", "Progress", "best_weights_file", "last_checkpoint_file"]
 
@@ -45,8 +47,22 @@ class AtomicCheckpoints(TorchCheckpointIO):
         write_atomically(Path(path), content.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        """Read tensors and plain values only."""
-        return cast("dict[str, Any]", torch.load(path, map_location="cpu", weights_only=True))
+        """Read tensors and plain values only.
+
+        Raises:
+            InputError: when the file is missing, damaged, or wants to execute something.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                wrong = archive.testzip()  # torch does not hold the content against its check sums
+            if wrong is not None:
+                raise zipfile.BadZipFile(f"the check sum of {wrong} is another")
+            return cast("dict[str, Any]", torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # whatever bytes can make the readers stumble over
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"cannot resume from {path}: damaged, or no checkpoint ({reason}); remove it to begin anew"
+            ) from error
 
 
 class Journal(Callback):

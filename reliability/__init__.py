@@ -1,0 +1,1 @@
+"""Killed trainings (``kills``) and damaged files (``fuzz``), and what becomes of them: see docs/reliability.md."""

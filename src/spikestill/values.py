@@ -1,0 +1,81 @@
+"""Plain values of a JSON or YAML file as the types that a record declares; what does not fit is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+__all__ = ["record_of", "value_of_type"]
+
+Record = TypeVar("Record")
+
+_LARGEST = 2**63
+"""For whole numbers: no size, count or seed is larger."""
+
+
+def record_of(kind: type[Record], fields: Any) -> Record:
+    """A dataclass from plain values, each of them of the field's type.
+
+    Raises:
+        TypeError: for a missing or unknown field, and a value of another type.
+    """
+    if not isinstance(fields, dict):
+        raise TypeError(f"{fields!r:.40} is no {kind.__name__}")
+    hints = get_type_hints(kind)
+    if unknown := fields.keys() - hints.keys():
+        raise TypeError(f"{kind.__name__} has no field {min(map(str, unknown))}")
+    return kind(**{name: value_of_type(hints[name], value) for name, value in fields.items()})
+
+
+def value_of_type(hint: Any, value: Any) -> Any:
+    """``value`` as ``hint``: a list becomes a tuple, a mapping a dataclass, a whole number one with a fraction.
+
+    Raises:
+        TypeError: when it is something else, or a number that is not finite or far too large.
+    """
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (UnionType, Union):
+        return _one_of(inner, value)
+    if origin is Literal:
+        fits = isinstance(value, str | int) and value in inner
+    elif origin is tuple:
+        return _tuple(inner, value)
+    elif origin in (dict, Mapping):
+        if not isinstance(value, dict) or not all(isinstance(key, inner[0]) for key in value):
+            raise TypeError(f"{value!r:.40} is no mapping")
+        return {key: value_of_type(inner[1], entry) for key, entry in value.items()}
+    elif dataclasses.is_dataclass(hint):
+        return record_of(hint, value)  # type: ignore[arg-type]
+    elif hint is float:
+        fits = type(value) in (int, float) and abs(value) < _LARGEST and math.isfinite(value)
+        value = float(value) if fits else value
+    else:
+        fits = type(value) is hint and not (hint is int and abs(value) >= _LARGEST)
+    if not fits:
+        raise TypeError(f"{value!r:.40} is no {getattr(hint, '__name__', str(hint))}")
+    return value
+
+
+def _one_of(hints: Sequence[Any], value: Any) -> Any:
+    """As the first of the types that it fits; the complaint is that of the first one."""
+    if value is None and type(None) in hints:
+        return None
+    for hint in hints[1:]:
+        try:
+            return value_of_type(hint, value)
+        except TypeError:
+            continue
+    return value_of_type(hints[0], value)
+
+
+def _tuple(inner: Sequence[Any], value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no list")
+    if inner[-1] is not Ellipsis and len(value) != len(inner):
+        raise TypeError(f"{value!r:.40} is no list of {len(inner)}")
+    return tuple(value_of_type(inner[0], item) for item in value)
