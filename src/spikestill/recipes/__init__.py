@@ -3,11 +3,12 @@
 Importing this package loads neither a preset nor jsonargparse; ``load`` does.
 """
 
+from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.loading import as_mapping, from_mapping, load
 from spikestill.recipes.names import KINDS, names, presets
 from spikestill.recipes.networks import NetworkDescription, Spiking
 from spikestill.recipes.parts import Conversion, Encoder, Neuron, Objective, Optimiser, Schedule, Stages, Surrogate
-from spikestill.recipes.schema import AnnRecipe, DistillRecipe, Recipe
+from spikestill.recipes.schema import AnnRecipe, Recipe
 
 __all__ = [
     "KINDS",

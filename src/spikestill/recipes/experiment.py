@@ -27,9 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.experiment_file import Entry, read_entries
 from spikestill.recipes.loading import as_mapping, differences
-from spikestill.recipes.schema import DistillRecipe, Recipe
+from spikestill.recipes.schema import Recipe
 from spikestill.types import InputError
 
 __all__ = ["Experiment", "PlannedRun", "load_experiment"]

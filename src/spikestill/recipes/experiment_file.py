@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.loading import fields_of, load, overlaid, read_mapping, strange
-from spikestill.recipes.schema import AnnRecipe, DistillRecipe, Recipe
+from spikestill.recipes.schema import AnnRecipe, Recipe
 from spikestill.types import InputError, unknown_name
 
 __all__ = ["Contents", "Entry", "read_entries"]

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origi
 import yaml
 
 from spikestill.data import EVENT_DATA
+from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.names import presets
-from spikestill.recipes.schema import AnnRecipe, DistillRecipe, Recipe
+from spikestill.recipes.schema import AnnRecipe, Recipe
 from spikestill.recipes.words import one_line, refuse_unknown_options, spelled
 from spikestill.types import InputError, unknown_name
 

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from spikestill.data import DataSet
+from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.parts import Encoder, Neuron, Surrogate
-from spikestill.recipes.schema import AnnRecipe, DistillRecipe, Recipe
+from spikestill.recipes.schema import AnnRecipe, Recipe
 from spikestill.runs import Run
 from spikestill.types import InputError
 from spikestill.values import record_of
