@@ -1,7 +1,7 @@
 """What a training recipe consists of: frozen, typed, and checked whole before anything runs.
 
 Two kinds share most fields: :class:`AnnRecipe` (``spikestill train``) here, and ``DistillRecipe`` (``spikestill
-distill``) in ``distillation.py``. A named method is a YAML preset over these fields and nothing more. The docstrings are
+distill``) in ``distillation.py``. A named method is a YAML preset over these fields, nothing more. The docstrings are
 the command line's help.
 """
 
