@@ -18,7 +18,6 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -190,12 +189,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.formats:
         with tempfile.TemporaryDirectory() as place:
             found |= run_fuzz([name], options.mutations, Path(place), seed=options.seed, first=options.first)
-        print(f"{name}: {found[name].cases} cases, {sum(map(len, found[name].faults.values()))} faults", flush=True)
+        print(f"{name}: {_figures(found[name])}", flush=True)
+        for what, cases in sorted(found[name].faults.items(), key=lambda fault: -len(fault[1])):
+            print(f"  {len(cases)} times, first {cases[0]}: {what}", flush=True)
     rows = [[name, *(str(figure) for figure in _figures(counts).values())] for name, counts in found.items()]
     print_rows("damaged files", ["format", *_figures(Counts())], rows)
-    for name, counts in found.items():
-        for what, cases in Counter({what: len(cases) for what, cases in counts.faults.items()}).most_common():
-            print(f"{name}, {cases} times, first {counts.faults[what][0]}: {what}")
     text = json.dumps({name: _figures(counts) for name, counts in found.items()})
     print(text)
     if options.json is not None:

@@ -205,7 +205,10 @@ def _tonic_reader() -> Callable[[str], np.ndarray]:
 def _aedat4(file: Path, reader: Callable[[str], np.ndarray]) -> Recording:
     try:
         events = reader(str(file))
-    except Exception as error:  # tonic and its decoder raise RuntimeError, ValueError and Exception itself
+    except BaseException as error:  # tonic and its decoder raise RuntimeError, ValueError and Exception itself
+        # A panic of the decoder, which is written in Rust, is no Exception, and its class has no name to import.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"'{file}' is not a readable AEDAT4 recording ({reason}); repair or remove it") from error
     # By place: the fields are t, x, y and p, the last of which has the title "on".

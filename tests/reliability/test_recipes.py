@@ -1,0 +1,115 @@
+"""A recipe that is valid field by field trains a step, or is refused in one line; nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from spikestill.data import DataSet, load
+from spikestill.recipes import DistillRecipe, NetworkDescription, from_mapping
+from spikestill.train.loaders import make_batches
+from spikestill.train.loop import _learner
+from spikestill.types import InputError
+
+NEURONS = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["lif", "if"]),
+        "leak": st.sampled_from([0.1, 0.5, 1.0, 1.5]),
+        "threshold": st.sampled_from([0.5, 1.0, 0.0]),
+        "reset": st.sampled_from(["soft", "hard"]),
+        "order": st.sampled_from(["reset-then-leak", "leak-then-subtract"]),
+        "detach_reset": st.booleans(),
+        "learn": st.sampled_from([(), ("threshold",), ("leak",), ("threshold", "leak")]),
+        "surrogate": st.fixed_dictionaries(
+            {
+                "name": st.sampled_from(["sigmoid", "linear", "atan", "triangle", "rectangular"]),
+                "options": st.sampled_from([{}, {}, {"alpha": 2.0}, {"alpha": -1.0}, {"width": 1.0}]),
+            }
+        ),
+    }
+)
+OBJECTIVES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "name": st.sampled_from(
+                ["cross-entropy", "logits", "blockwise", "activation-attention", "gradient-attention", "spikes"]
+            ),
+            "weight": st.sampled_from([1.0, 0.5]),
+            "options": st.sampled_from([{}, {}, {"temperature": 2.0}, {"read_out": "sum"}]),
+        }
+    ),
+    min_size=1,
+    max_size=2,
+)
+RECIPES = st.fixed_dictionaries(
+    {
+        "student": st.sampled_from(["vgg5", "resnet20"]),
+        "teacher": st.sampled_from([None, "vgg5"]),
+        "timesteps": st.integers(1, 4),
+        "gradient": st.sampled_from(["rate", "bptt"]),
+        "recompute": st.booleans(),
+        "neuron": NEURONS,
+        "encoder": st.sampled_from(
+            [
+                {"name": name, "options": options}
+                for name in ("direct", "poisson", "events")
+                for options in ({}, {"x": 1})
+            ]
+        ),
+        "max_pool": st.sampled_from(["keep", "average"]),
+        "initialise": st.sampled_from(
+            [
+                "random",
+                "random",
+                "teacher-weights",
+                "normalise",
+                "threshold-balancing",
+                "shift",
+                "calibrate",
+                "quantise",
+            ]
+        ),
+        "objectives": OBJECTIVES,
+        "ema": st.sampled_from([None, 0.9]),
+        "precision": st.sampled_from(["float32", "bf16"]),
+        "channels_last": st.booleans(),
+    }
+)
+SMALL = {"method": "drawn", "width": 0.125, "batch_size": 4, "limit_train": 8, "epochs": 1, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSet:
+    return load("digits", limit_train=8, validation=4)
+
+
+def step(fields: dict[str, Any], digits: DataSet) -> float:
+    """One step, as ``execute`` comes to it; its loss."""
+    recipe = from_mapping(DistillRecipe, {**SMALL, **fields})
+    description, cpu = NetworkDescription.of(recipe, digits), torch.device("cpu")
+    batches = make_batches(recipe, digits, description, "train", cpu)
+    learner = _learner(recipe, digits, description, None, None, cpu, batches)
+    images, labels, *known = next(iter(batches))
+    loss, _, _ = learner.losses(learner.laid_out(images), labels, *known)
+    loss.backward()
+    return loss.item()
+
+
+@given(fields=RECIPES)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_a_recipe_trains_or_is_refused_in_one_line(fields: dict[str, Any], digits: DataSet) -> None:
+    refusal = ""
+    try:
+        step(fields, digits)
+    except InputError as error:
+        refusal = str(error)
+    assert "\n" not in refusal
+
+
+def test_the_plainest_recipe_trains(digits: DataSet) -> None:
+    fields = {"student": "vgg5", "objectives": [{"name": "cross-entropy", "weight": 1.0, "options": {}}]}
+    assert 1.0 < step(fields, digits) < 4.0
