@@ -7,7 +7,7 @@ import json
 import random
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 __all__ = ["CANARY", "Kind", "mutated"]
@@ -53,9 +53,6 @@ _ODD_WORDS = (
         "/dev/zero",
         "\u2028",
     ),
-    f"!!python/object/apply:os.system ['touch {CANARY}']",
-    f"!!python/object/new:os.system ['touch {CANARY}']",
-    "!!python/name:os.system",
     "!!binary '///'",
     "!!timestamp x",
     "!!int x",
@@ -63,12 +60,19 @@ _ODD_WORDS = (
     "&a [*a, *a]",
     "&a {a: *a}",
 )
+_TAGS = (
+    f"!!python/object/apply:os.system ['touch {CANARY}']",
+    f"!!python/object/new:os.system ['touch {CANARY}']",
+    "!!python/name:os.system",
+    "!!python/module:os",
+)
 _ODD_VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1.5, -0.0, 1e308, 10**30, -(10**30), float("nan"), float("inf")),
     *("", "x", "0", "../../x", "\0", "\ud800", "<script>alert(1)</script>", "a" * 5000),
     *([], {}, [[]], [None], {"": None}, {"x": {"x": {}}}, [0] * 500),
 )
 _NESTED = 5000
+_MOST_PLACES = 2000
 
 
 def mutated(content: bytes, kind: Kind, draw: random.Random) -> bytes:
@@ -132,12 +136,17 @@ def _fill(content: bytes, draw: random.Random) -> bytes:
     return content[:start] + draw.choice((b"\0", b"\xff", b"\x80")) * (end - start) + content[end:]
 
 
-def _odd_word(content: bytes, draw: random.Random) -> bytes:
+def _odd_word(content: bytes, draw: random.Random, odd_words: Sequence[str] = _ODD_WORDS) -> bytes:
     words = list(re.finditer(rb"[\w.+-]+", content))
     if not words:
         return content
-    word, odd = draw.choice(words), draw.choice(_ODD_WORDS).encode("utf-8", "surrogatepass")
+    word, odd = draw.choice(words), draw.choice(odd_words).encode("utf-8", "surrogatepass")
     return content[: word.start()] + odd + content[word.end() :]
+
+
+def _tag(content: bytes, draw: random.Random) -> bytes:
+    """A word becomes what an unsafe reader of YAML would execute."""
+    return _odd_word(content, draw, _TAGS)
 
 
 def _other_word(content: bytes, draw: random.Random) -> bytes:
@@ -170,7 +179,7 @@ _OF_BYTES: tuple[Callable[[bytes, random.Random], bytes], ...] = (
     *(_flip, _truncate, _insert, _remove, _duplicate),
     *(_overwrite, _fill),
 )
-_OF_TEXT = (_odd_word, _odd_word, _odd_word, _other_word, _lines, _nest, _aliases)
+_OF_TEXT = (_odd_word, _odd_word, _odd_word, _tag, _other_word, _lines, _nest, _aliases)
 
 
 def _of_values(content: bytes, kind: Kind, draw: random.Random) -> bytes:
@@ -195,13 +204,23 @@ def _of_values(content: bytes, kind: Kind, draw: random.Random) -> bytes:
         holder[key] = copy.deepcopy(draw.choice(_ODD_VALUES))
     try:
         return (json.dumps(value) if kind == "json" else yaml.safe_dump(value)).encode("utf-8", "surrogatepass")
-    except (ValueError, yaml.YAMLError, RecursionError):
+    except (ValueError, TypeError, yaml.YAMLError, RecursionError):
         return content
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
-    """Every entry of every mapping and list inside, as what holds it and its key; of long lists the first ones."""
-    if not isinstance(value, dict | list):
-        return []
-    keys = list(value) if isinstance(value, dict) else list(range(min(len(value), 20)))
-    return [(value, key) for key in keys] + [place for key in keys for place in _places(value[key])]
+    """The entries of mappings and lists inside, as what holds them and their key; of many the first ones.
+
+    What aliases share is gone into once: an earlier mutation may have made a file that says far more than it holds.
+    """
+    found: list[tuple[Any, Any]] = []
+    waiting, seen = [value], set()
+    while waiting and len(found) < _MOST_PLACES:
+        holder = waiting.pop()
+        if not isinstance(holder, dict | list) or id(holder) in seen:
+            continue
+        seen.add(id(holder))
+        keys = list(holder)[:100] if isinstance(holder, dict) else list(range(min(len(holder), 20)))
+        found += [(holder, key) for key in keys]
+        waiting += [holder[key] for key in keys]
+    return found

@@ -18,7 +18,7 @@ def test_a_mutation_is_the_same_every_time_and_mostly_changes_something() -> Non
     cases = [mutated(valid, "yaml", random.Random(f"0 {number}")) for number in range(50)]
     assert cases == [mutated(valid, "yaml", random.Random(f"0 {number}")) for number in range(50)]
     assert sum(case != valid for case in cases) > 40
-    assert any(CANARY.encode() in mutated(valid, "yaml", random.Random(number)) for number in range(300))
+    assert any(CANARY.encode() in mutated(valid, "yaml", random.Random(number)) for number in range(100))
 
 
 @pytest.mark.parametrize("name", QUICK)
