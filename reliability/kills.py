@@ -40,7 +40,7 @@ _IMPORTED = ["spikestill.train", "spikestill.cli.training", "jsonargparse", "skl
 """What processes share, so that they begin with their work."""
 
 _WRITES = 24
-"""A kill in a write comes at one of so many first writes of a process."""
+"""A kill in a write comes at one of so many first synchronisations of a process, of a file or of a folder."""
 
 
 @dataclass(frozen=True)
@@ -166,12 +166,12 @@ def _die_in_write(number: int, draw: random.Random) -> None:
     """Have this process kill itself when a file is synchronised for the so many-th time, cut at a random place."""
     synchronise, writes = os.fsync, count(1)
 
-    def die(handle: Any) -> None:
+    def die(fd: Any) -> None:
         if next(writes) == number:
             with contextlib.suppress(OSError):  # a folder has no length
-                os.ftruncate(handle, int(draw.random() * os.fstat(handle).st_size))
+                os.ftruncate(fd, int(draw.random() * os.fstat(fd).st_size))
             os.kill(os.getpid(), signal.SIGKILL)
-        synchronise(handle)
+        synchronise(fd)
 
     os.fsync = die  # type: ignore[assignment]
 

@@ -16,3 +16,7 @@ def test_of_many_names_only_the_nearest_are_listed() -> None:
     message = str(unknown_name("option", "epoch", [f"option{index}" for index in range(30)] + ["epochs"]))
     assert message.startswith("unknown option 'epoch': did you mean 'epochs'? (the nearest known: epochs, ")
     assert message.count("option") == 1 + 7
+
+
+def test_a_name_of_any_length_is_a_short_line() -> None:
+    assert len(str(unknown_name("model", "a" * 100_000, ["resnet19"]))) < 200

@@ -25,6 +25,7 @@ __all__ = ["InputError", "Interrupted", "Record", "unknown_name"]
 
 
 _MOST_LISTED, _NEAREST_LISTED = 16, 8
+_LONGEST_NAME = 100
 
 
 class InputError(ValueError):
@@ -54,6 +55,7 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> InputError:
     "unknown model 'resnet19x': did you mean 'resnet19'? (known: resnet19, vgg5)"
     """
     known = sorted(choices)
+    name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
     near = difflib.get_close_matches(name, known, n=_NEAREST_LISTED, cutoff=0.0)
     likely = difflib.get_close_matches(name, near, n=1, cutoff=0.5)
     hint = f": did you mean '{likely[0]}'?" if likely else ":"

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spikestill.report.finished import repetitions, told_apart
+from spikestill.report.finished import Finished, repetitions, told_apart
 from spikestill.report.table import comma_separated_lines
+from spikestill.types import InputError
 
 __all__ = ["Row", "comma_separated", "compare", "header", "round_steps", "spread", "steps_of"]
 
@@ -75,7 +76,12 @@ def compare(folders: Iterable[str]) -> list[Row]:
         InputError: for a folder that holds no finished run, and for two runs of one experiment with one seed.
     """
     experiments = repetitions(folders)
-    rows = [_row([(run.recipe, run.result) for run in runs]) for runs in experiments]
+    rows = []
+    for runs in experiments:
+        try:
+            rows.append(_row([(run.recipe, run.result) for run in runs]))
+        except (KeyError, ValueError) as error:
+            raise InputError(f"a result.json in {_listed(runs)} is damaged: it lacks {error}") from error
     names = told_apart([row.method for row in rows], [str(row.timesteps) for row in rows], experiments)
     present = tuple(name for name, field in _OPTIONAL.items() if any(getattr(row, field) for row in rows))
     return [replace(row, method=name, optional=present) for row, name in zip(rows, names, strict=True)]
@@ -129,6 +135,10 @@ def _row(runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Row:
     memory = tuple(result["training_peak_memory_mib"] for _, result in runs if "training_peak_memory_mib" in result)
     seconds = tuple(result["training_seconds"] for _, result in runs)
     return Row(name, timesteps, seeds, accuracy, spikes, seconds, operations, memory)
+
+
+def _listed(runs: Sequence[Finished]) -> str:
+    return ", ".join(str(run.folder) for run in runs)
 
 
 def _mean_and_deviation(values: Sequence[float]) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +14,38 @@ from spikestill.runs import Run
 from spikestill.types import InputError
 from spikestill.values import value_of_type
 
-__all__ = ["Finished", "repetitions", "told_apart"]
+__all__ = ["Finished", "read_result", "repetitions", "told_apart"]
 
 _SEEDED = ("seed", "out", "device", "checkpoint_minutes", "logger", "data_dir")
 """Fields of a recipe in which repetitions of one experiment may differ."""
 
 _NETWORKS = ("teacher", "source", "start")
 """Fields that name the run of another network, which may differ likewise."""
+
+_OPERATIONS = (
+    *("test_synaptic_operations", "test_multiply_accumulates", "test_ann_multiply_accumulates"),
+    *("test_energy_nanojoules", "test_ann_energy_nanojoules"),
+)
+"""What a result has where it has the operations of every layer."""
+
+
+@dataclass(frozen=True)
+class _Term:
+    """An objective of a recipe."""
+
+    name: str
+    weight: float = 1.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Operations:
+    """Those of a layer."""
+
+    accumulates: float
+    multiply_accumulates: float
+    ann_multiply_accumulates: float
+
 
 _OF_RECIPE: Mapping[str, Any] = {
     **dict.fromkeys(("method", "data", "model", "student", "gradient", "initialise"), str),
@@ -30,7 +55,7 @@ _OF_RECIPE: Mapping[str, Any] = {
     "encoder": dict[str, Any],
     "neuron": dict[str, Any],
     "conversion": dict[str, Any],
-    "objectives": tuple[dict[str, Any], ...],
+    "objectives": tuple[_Term, ...],
     "limit_train": int | float | None,
     "width": float,
 }
@@ -38,16 +63,27 @@ _OF_RESULT: Mapping[str, Any] = {
     **dict.fromkeys(("method", "network", "data"), str),
     **dict.fromkeys(("seed", "epochs", "parameters", "best_epoch"), int),
     **dict.fromkeys(("validation_accuracy", "test_accuracy", "test_spikes_per_neuron"), float),
-    **dict.fromkeys(("test_synaptic_operations", "test_multiply_accumulates", "test_ann_multiply_accumulates"), float),
-    **dict.fromkeys(("test_energy_nanojoules", "test_ann_energy_nanojoules"), float),
+    **dict.fromkeys(_OPERATIONS, float),
     **dict.fromkeys(("training_seconds", "training_peak_memory_mib", "test_seconds"), float),
     "images": dict[str, int],
     "test_accuracy_by_timestep": dict[str, float],
     "test_rates": dict[str, float],
-    "test_operations_by_layer": dict[str, dict[str, float]],
+    "test_operations_by_layer": dict[str, _Operations],
     "test_operations_not_counted": tuple[str, ...],
 }
 """Of the fields that are read here, what they must be where they are there."""
+
+
+def read_result(run: Run) -> dict[str, Any]:
+    """The ``result.json`` of a run.
+
+    Raises:
+        InputError: when it is missing or damaged, or a field in it is missing or of another type.
+    """
+    result = run.read_json("result.json")
+    of_operations = _OPERATIONS if result.get("test_operations_by_layer") else ()
+    _refuse_others(run.folder / "result.json", result, _OF_RESULT, ("method", "network", "seed", *of_operations))
+    return result
 
 
 def _refuse_others(path: Path, fields: Mapping[str, Any], types: Mapping[str, Any], needed: Sequence[str]) -> None:
@@ -86,9 +122,9 @@ class Finished:
         run = Run.open(folder)
         if not run.finished:
             raise InputError(f"{folder} is not finished: spikestill --resume continues it")
-        recipe, result = run.read_yaml("recipe.yaml"), run.read_json("result.json")
-        _refuse_others(run.folder / "recipe.yaml", recipe, _OF_RECIPE, ("method", "seed"))
-        _refuse_others(run.folder / "result.json", result, _OF_RESULT, ("method", "network", "seed"))
+        recipe, result = run.read_yaml("recipe.yaml"), read_result(run)
+        of_student = ("gradient", "initialise") if recipe.get("timesteps") is not None else ()
+        _refuse_others(run.folder / "recipe.yaml", recipe, _OF_RECIPE, ("method", "seed", *of_student))
         return cls(run.folder, recipe, result)
 
     def other(self, name: Literal["teacher", "source", "start"]) -> Finished | None:

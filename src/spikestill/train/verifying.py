@@ -9,6 +9,7 @@ from typing import Any
 
 from spikestill.data import DataSet
 from spikestill.recipes import DistillRecipe, Recipe
+from spikestill.report.finished import read_result
 from spikestill.runs import Run
 from spikestill.train.loaders import load_data
 from spikestill.train.measuring import measure_run, recipe_of
@@ -63,7 +64,7 @@ def verify(
     run = Run(Path(folder))
     if not run.finished:
         raise InputError(f"{folder} is no finished run (it has no result.json)")
-    result = run.read_json("result.json")
+    result = read_result(run)
     recipe = recipe_of(run, data, data_dir)
     found = [*of_files(run, recipe, result)]
     if run.fingerprint is not None:
@@ -78,8 +79,7 @@ def of_files(run: Run, recipe: Recipe, result: Mapping[str, Any]) -> Iterator[Fi
     for name in ("method", "network", "epochs", "seed"):
         yield _same(name, result.get(name), getattr(recipe, name))
     if result.get("epochs"):
-        rows = [(float(row["validation_accuracy"]), int(row["epoch"])) for row in run.read_table("metrics.csv")]
-        accuracy, epoch = max(rows)
+        accuracy, epoch = _best(run)
         yield _same("best epoch", result.get("best_epoch"), epoch)
         yield _same("validation accuracy", result.get("validation_accuracy"), accuracy)
     if "weights_fingerprint" in result:
@@ -89,6 +89,15 @@ def of_files(run: Run, recipe: Recipe, result: Mapping[str, Any]) -> Iterator[Fi
         # Beside the parameters a file holds the statistics of BatchNorm.
         parameters = result.get("parameters", 0)
         yield Finding("parameters", str(parameters), f"at most {written}", 0 < parameters <= written)
+
+
+def _best(run: Run) -> tuple[float, int]:
+    """The best accuracy on the validation images in the table of the epochs, and the last epoch that had it."""
+    rows = run.read_table("metrics.csv")
+    try:
+        return max((float(row["validation_accuracy"]), int(row["epoch"])) for row in rows)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{run.folder / 'metrics.csv'} is damaged: {error}") from error
 
 
 def _of_data(images: DataSet, result: Mapping[str, Any]) -> Iterator[Finding]:
