@@ -35,6 +35,10 @@ CHANGES: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "test_accuracy: 'x' is no float": ("result.json", lambda said: said.update(test_accuracy="x")),
     "test_accuracy: inf is no float": ("result.json", lambda said: said.update(test_accuracy=float("inf"))),
     "test_rates: None is no mapping": ("result.json", lambda said: said.update(test_rates=None)),
+    "'99999999999.* is no time step": (
+        "result.json",
+        lambda said: said.update(test_accuracy_by_timestep={"9" * 5000: 0.5}),
+    ),
     "it has no network": ("result.json", lambda said: said.pop("network")),
     "missing 1 required positional argument": (
         "result.json",

@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spikestill.data import DataSet, load
+from spikestill.models import create
 from spikestill.recipes import DistillRecipe, NetworkDescription, from_mapping
+from spikestill.recipes.names import needs_teacher
 from spikestill.train.loaders import make_batches
 from spikestill.train.loop import _learner
 from spikestill.types import InputError
@@ -18,16 +20,16 @@ from spikestill.types import InputError
 NEURONS = st.fixed_dictionaries(
     {
         "name": st.sampled_from(["lif", "if"]),
-        "leak": st.sampled_from([0.1, 0.5, 1.0, 1.5]),
-        "threshold": st.sampled_from([0.5, 1.0, 0.0]),
+        "leak": st.sampled_from([0.1, 0.5, 0.9, 0.99, 1.0]),
+        "threshold": st.sampled_from([0.5, 1.0, 2.0]),
         "reset": st.sampled_from(["soft", "hard"]),
         "order": st.sampled_from(["reset-then-leak", "leak-then-subtract"]),
         "detach_reset": st.booleans(),
-        "learn": st.sampled_from([(), ("threshold",), ("leak",), ("threshold", "leak")]),
+        "learn": st.sampled_from([(), ("threshold",)]),
         "surrogate": st.fixed_dictionaries(
             {
                 "name": st.sampled_from(["sigmoid", "linear", "atan", "triangle", "rectangular"]),
-                "options": st.sampled_from([{}, {}, {"alpha": 2.0}, {"alpha": -1.0}, {"width": 1.0}]),
+                "options": st.sampled_from([{}, {}, {}, {"alpha": 2.0}]),
             }
         ),
     }
@@ -39,7 +41,7 @@ OBJECTIVES = st.lists(
                 ["cross-entropy", "logits", "blockwise", "activation-attention", "gradient-attention", "spikes"]
             ),
             "weight": st.sampled_from([1.0, 0.5]),
-            "options": st.sampled_from([{}, {}, {"temperature": 2.0}, {"read_out": "sum"}]),
+            "options": st.sampled_from([{}, {}, {}, {"temperature": 2.0}]),
         }
     ),
     min_size=1,
@@ -47,19 +49,12 @@ OBJECTIVES = st.lists(
 )
 RECIPES = st.fixed_dictionaries(
     {
-        "student": st.sampled_from(["vgg5", "resnet20"]),
-        "teacher": st.sampled_from([None, "vgg5"]),
+        "student": st.sampled_from(["vgg5", "vgg5", "resnet20"]),
         "timesteps": st.integers(1, 4),
         "gradient": st.sampled_from(["rate", "bptt"]),
         "recompute": st.booleans(),
         "neuron": NEURONS,
-        "encoder": st.sampled_from(
-            [
-                {"name": name, "options": options}
-                for name in ("direct", "poisson", "events")
-                for options in ({}, {"x": 1})
-            ]
-        ),
+        "encoder": st.sampled_from([{"name": "direct"}, {"name": "poisson"}, {"name": "events"}]),
         "max_pool": st.sampled_from(["keep", "average"]),
         "initialise": st.sampled_from(
             [
@@ -89,10 +84,14 @@ def digits() -> DataSet:
 
 def step(fields: dict[str, Any], digits: DataSet) -> float:
     """One step, as ``execute`` comes to it; its loss."""
-    recipe = from_mapping(DistillRecipe, {**SMALL, **fields})
+    wanted = fields.get("initialise", "random") != "random" or any(
+        needs_teacher(term["name"]) for term in fields["objectives"]
+    )
+    recipe = from_mapping(DistillRecipe, {**SMALL, **fields, "teacher": "custom:ann" if wanted else None})
     description, cpu = NetworkDescription.of(recipe, digits), torch.device("cpu")
+    ann = create(fields["student"], num_classes=10, in_channels=1, image_size=8, width=0.125).eval() if wanted else None
     batches = make_batches(recipe, digits, description, "train", cpu)
-    learner = _learner(recipe, digits, description, None, None, cpu, batches)
+    learner = _learner(recipe, digits, description, None, ann, cpu, batches)
     images, labels, *known = next(iter(batches))
     loss, _, _ = learner.losses(learner.laid_out(images), labels, *known)
     loss.backward()
@@ -100,7 +99,7 @@ def step(fields: dict[str, Any], digits: DataSet) -> float:
 
 
 @given(fields=RECIPES)
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_recipe_trains_or_is_refused_in_one_line(fields: dict[str, Any], digits: DataSet) -> None:
     refusal = ""
     try:

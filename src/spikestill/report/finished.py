@@ -83,6 +83,9 @@ def read_result(run: Run) -> dict[str, Any]:
     result = run.read_json("result.json")
     of_operations = _OPERATIONS if result.get("test_operations_by_layer") else ()
     _refuse_others(run.folder / "result.json", result, _OF_RESULT, ("method", "network", "seed", *of_operations))
+    steps = result.get("test_accuracy_by_timestep", {})
+    if strange := [step for step in steps if not re.fullmatch(r"[1-9][0-9]{0,8}", step)]:
+        raise InputError(f"{run.folder / 'result.json'} is damaged: {strange[0]!r:.40} is no time step")
     return result
 
 
