@@ -173,7 +173,7 @@ def _die_in_write(number: int, draw: random.Random) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         synchronise(fd)
 
-    os.fsync = die  # type: ignore[assignment]
+    os.fsync = die
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
