@@ -99,7 +99,7 @@ def step(fields: dict[str, Any], digits: DataSet) -> float:
 
 
 @given(fields=RECIPES)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_recipe_trains_or_is_refused_in_one_line(fields: dict[str, Any], digits: DataSet) -> None:
     refusal = ""
     try:
