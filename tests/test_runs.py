@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from spikestill.runs import Run, environment, read_weights, write_atomically, write_weights
+from spikestill.files import write_atomically
+from spikestill.runs import Run, environment, read_weights, write_weights
 from spikestill.types import InputError
 
 

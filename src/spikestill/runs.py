@@ -32,7 +32,7 @@ from torch import Tensor
 from spikestill.files import is_partial, write_atomically, writing
 from spikestill.types import InputError
 
-__all__ = ["HeldError", "Run", "environment", "read_weights", "write_atomically", "write_weights", "writing"]
+__all__ = ["HeldError", "Run", "environment", "read_weights", "write_weights"]
 
 _FILES = (
     "recipe.yaml",
@@ -122,12 +122,17 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
-    def fingerprint(self) -> str | None:
-        """SHA-256 of the weights: what a run is, wherever it lies; None before they were written."""
+    def weights_file(self) -> Path | None:
+        """Where the weights are; None before they were written, and where they were left out."""
         path = self.folder / f"{self.kind}.safetensors"
-        if self.kind is None or not path.is_file():
+        return path if path.is_file() else None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """SHA-256 of the weights: what a run is, wherever it lies; None where there are none."""
+        if self.weights_file is None:
             return None
-        with path.open("rb") as file:
+        with self.weights_file.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     @contextlib.contextmanager

@@ -142,27 +142,27 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
-def spiking(made: nn.Module, neuron: ss.LIF | None = None, **options: Any) -> SpikingNetwork:
-    """The spiking network of a model, in evaluation mode, with statistics off their starting point."""
-    with torch.no_grad():
-        for module in made.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.uniform_(-0.2, 0.2)  # type: ignore[union-attr]
-                module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.uniform_(-0.2, 0.5)
-    given = {"neuron": neuron or ss.LIF(0.5, 0.15), "input_shape": SHAPE, **options}
-    return ss.to_spiking(made.eval(), **given).eval()
-
-
-def resnet20(neuron: ss.LIF, timesteps: int = 4) -> SpikingNetwork:
-    """A CIFAR ResNet-20 whose random weights and statistics let every layer spike."""
-    ann = ss.models.create("resnet20", num_classes=10)
+def unsettled(ann: nn.Module, weight: tuple[float, float], bias: tuple[float, float]) -> nn.Module:
+    """The model in evaluation mode, its normalisations off their starting point."""
     with torch.no_grad():
         for module in ann.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.uniform_(-0.2, 0.2)  # type: ignore[union-attr]
                 module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
-                module.weight.uniform_(0.8, 1.4)
-                module.bias.uniform_(-0.1, 0.4)
-    return ss.to_spiking(ann.eval(), neuron=neuron, timesteps=timesteps, input_shape=(3, 32, 32)).eval()
+                module.weight.uniform_(*weight)
+                module.bias.uniform_(*bias)
+    return ann.eval()
+
+
+def spiking(made: nn.Module, neuron: ss.LIF | None = None, **options: Any) -> SpikingNetwork:
+    """The spiking network of a model, in evaluation mode, with statistics off their starting point."""
+    made = unsettled(made, (0.5, 1.5), (-0.2, 0.5))
+    given = {"neuron": neuron or ss.LIF(0.5, 0.15), "input_shape": SHAPE, **options}
+    return ss.to_spiking(made, **given).eval()
+
+
+def resnet20(neuron: ss.LIF, timesteps: int = 4) -> SpikingNetwork:
+    """A CIFAR ResNet-20 whose random weights and statistics let every layer spike."""
+    ann = ss.models.create("resnet20", num_classes=10)
+    ann = unsettled(ann, (0.8, 1.4), (-0.1, 0.4))
+    return ss.to_spiking(ann, neuron=neuron, timesteps=timesteps, input_shape=(3, 32, 32)).eval()

@@ -110,15 +110,12 @@ def _require_hard_reset(network: SpikingNetwork, run: Run) -> None:
 
 def _images(run: Run, description: NetworkDescription, count: int, data_dir: str | None) -> Tensor:
     """The first images of the run's validation data, as the network takes them."""
-    import dataclasses
-
     import torch
 
-    from spikestill.recipes import DistillRecipe, load
     from spikestill.train.loaders import load_data, make_batches
+    from spikestill.train.measuring import recipe_of
 
-    recipe = load(DistillRecipe, run.folder / "recipe.yaml")
-    recipe = dataclasses.replace(recipe, data_dir=data_dir or recipe.data_dir)
+    recipe = recipe_of(run, data_dir=data_dir)
     data = load_data(recipe)
     shape = data.input_shape
     if shape != description.input_shape:

@@ -6,12 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spikestill.cli.launching import launch
 from spikestill.cli.tables import print_accuracy
 from spikestill.recipes import Recipe
 from spikestill.recipes.words import value_of, without
 from spikestill.runs import Run
-from spikestill.train.processes import was_launched
 from spikestill.types import InputError
 
 __all__ = ["run_training"]
@@ -47,10 +45,14 @@ def run_training(command: str, kind: type[Recipe], words: Sequence[str], *, defa
 
         yaml.safe_dump(as_mapping(recipe), sys.stdout, sort_keys=False)
         return
+    from spikestill.train import train
+    from spikestill.train.processes import was_launched
+
     if recipe.devices > 1 and not was_launched():
+        from spikestill.cli.launching import launch
+
         launch(recipe.devices, given)
         return
-    from spikestill.train import train
 
     report(train(recipe, resume="--resume" in switches, overwrite="--overwrite" in switches))
 

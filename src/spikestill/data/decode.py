@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from spikestill.types import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Encoded", "Framing", "decode", "decode_all", "resize"]
+__all__ = ["Encoded", "Framing", "decode", "decode_all", "decode_files", "resize"]
 
 Encoded = tuple[str, bytes | Path]
 Framing = Callable[["Image.Image"], "Image.Image"]
@@ -51,6 +51,14 @@ def decode_all(
     """
     framing = None if image_size is None else partial(central_square, size=image_size)
     return read_all(items, lambda item: decode(*item, framing), total, title=title, unreadable=unreadable)
+
+
+def decode_files(
+    files: Sequence[Path], *, title: str, image_size: int | None, unreadable: Unreadable | None = None
+) -> list[np.ndarray | None]:
+    """As :func:`decode_all`, of files, which are called by their paths."""
+    named = ((f"'{file}'", file) for file in files)
+    return decode_all(named, len(files), title=title, image_size=image_size, unreadable=unreadable)
 
 
 def decode(name: str, source: bytes | Path, framing: Framing | None = None) -> np.ndarray:

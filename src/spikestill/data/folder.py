@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spikestill.data.decode import decode_all
+from spikestill.data.decode import decode_files
 from spikestill.data.parts import ON_DISK, assemble, choose
 from spikestill.data.records import RawData
 from spikestill.data.unreadable import Unreadable
@@ -42,13 +42,7 @@ def read_folder(path: Path, image_size: int | None = None, unreadable: Unreadabl
         part: [label for label, listed in enumerate(found.values()) for _ in listed] for part, found in classes.items()
     }
     decoded = {
-        part: decode_all(
-            ((f"'{file}'", file) for file in listed),
-            len(listed),
-            title=f"decoding {folders[part].name}",
-            image_size=image_size,
-            unreadable=unreadable,
-        )
+        part: decode_files(listed, title=f"decoding {folders[part].name}", image_size=image_size, unreadable=unreadable)
         for part, listed in files.items()
     }
     return assemble(decoded, labels, tuple(classes["train"]), lambda part, row: f"'{files[part][row]}'")

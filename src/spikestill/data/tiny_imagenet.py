@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from spikestill.data.decode import decode_all
+from spikestill.data.decode import decode_files
 from spikestill.data.parts import assemble
 from spikestill.data.places import find_place, look_into
 from spikestill.data.records import RawData
@@ -42,9 +42,8 @@ def read_tiny_imagenet(data_dir: Path, image_size: int | None = None, unreadable
         raise InputError(f"{_NAME}: '{place / 'wnids.txt'}' lists no class")
     listed = {"train": _training_files(place / "train", classes), "test": _validation_files(place / "val", classes)}
     decoded = {
-        part: decode_all(
-            ((f"'{file}'", file) for file in files),
-            len(files),
+        part: decode_files(
+            files,
             title=f"decoding {'train' if part == 'train' else 'val'}",
             image_size=image_size,
             unreadable=unreadable,

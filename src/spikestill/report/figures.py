@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from spikestill.files import writing
 from spikestill.report.comparison import Row
-from spikestill.runs import writing
 from spikestill.types import InputError
 
 __all__ = ["accuracy_over_time"]

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from spikestill.files import write_atomically
 from spikestill.report import sections
 from spikestill.report.colours import DARK, LIGHT, variables
 from spikestill.report.shown import shown
-from spikestill.runs import write_atomically
 from spikestill.types import InputError
 
 __all__ = ["rendered", "write_page"]

@@ -17,7 +17,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from spikestill.data import duration
-from spikestill.runs import Run, write_atomically, write_weights
+from spikestill.files import write_atomically
+from spikestill.runs import Run, write_weights
 from spikestill.train.learner import Learner
 from spikestill.train.memory import forget_peak_memory, peak_memory
 from spikestill.train.stopping import StopRequest

@@ -46,7 +46,7 @@ class Guides:
     """The networks that a student comes from, where they are at hand.
 
     Attributes:
-        teacher: whose answers and attention are shown: the teacher, or else what was converted.
+        teacher: whose answers and attention are shown: the teacher, or else what was converted; one of the origins.
         origins: with whose activations the rates may be compared, the most likely one first.
     """
 
@@ -91,7 +91,8 @@ def gathered(
     """
     answers = measured.answers
     calibration = analysis.calibration(answers.confidence[-1], answers.correct[-1])
-    teacher = None if known.teacher is None else _Shown.of(known.teacher, data, description, device)
+    origins = [_Shown.of(one, data, description, device) for one in known.origins]
+    teacher = None if known.teacher is None else origins[known.origins.index(known.teacher)]
     taught = None if teacher is None else _answers_of(teacher, recipe, data, description, device)
     found = Evidence(
         images=len(answers.labels),
@@ -110,7 +111,7 @@ def gathered(
     return (
         found
         if len(answers.labels) < len(data.test)
-        else _of_images(found, data, description, network, answers, taught, known, device)
+        else _of_images(found, data, description, network, answers, taught, teacher, origins, device)
     )
 
 
@@ -121,13 +122,13 @@ def _of_images(
     network: nn.Module,
     answers: Answers,
     taught: Answers | None,
-    known: Guides,
+    teacher: _Shown | None,
+    origins: Sequence[_Shown],
     device: torch.device,
 ) -> Evidence:
     """With what is shown of single test images: samples, their maps and spikes, and mistakes."""
     rows, wrong = _sample_rows(answers.labels), _surest_mistakes(answers)
     images = images_at(data, description, rows, device)
-    teacher = None if known.teacher is None else _Shown.of(known.teacher, data, description, device)
     with torch.no_grad():
         found = dataclasses.replace(
             found,
@@ -149,7 +150,6 @@ def _of_images(
             )
             found = dataclasses.replace(found, mistakes=mistakes)
         if isinstance(network, graph.SpikingNetwork):
-            origins = [_Shown.of(one, data, description, device) for one in known.origins]
             found = _of_spiking_images(found, network, origins, images)
     return found
 

@@ -33,7 +33,7 @@ from spikestill.train.conversion import trainable_ann
 from spikestill.train.learner import AnnLearner, Learner
 from spikestill.train.live import Live, live_logger, refuse_missing
 from spikestill.train.loaders import load_data, make_batches, place, resolve_device
-from spikestill.train.measuring import TEST_SEED, evidence_of, examine, measure
+from spikestill.train.measuring import TEST_SEED, evidence_of, examine
 from spikestill.train.memory import saying_what_to_lower
 from spikestill.train.processes import ALONE, Processes, together
 from spikestill.train.remarks import remarks_kept
@@ -218,10 +218,10 @@ def _fit(
 
 
 def _validation_accuracy(recipe: Recipe, learner: Learner, batches: Batches, device: torch.device) -> float:
-    figures = measure(
+    examined = examine(
         learner.kept.eval(), batches, precision=recipe.precision, device=device, processes=learner.processes
     )
-    return float(figures["accuracy"])
+    return float(examined.figures["accuracy"])
 
 
 def _finish(

@@ -25,7 +25,7 @@ from spikestill.train.loaders import load_data, make_batches, resolve_device
 from spikestill.train.processes import ALONE, Processes, together
 from spikestill.types import InputError
 
-__all__ = ["TEST_SEED", "Measurement", "evaluate", "evidence_of", "examine", "measure", "measure_run", "recipe_of"]
+__all__ = ["TEST_SEED", "Measurement", "evaluate", "evidence_of", "examine", "examine_run", "recipe_of"]
 
 TEST_SEED = 0
 """Of the spikes that an encoder draws while a network is measured, so that a second measurement finds the same."""
@@ -36,7 +36,8 @@ class Measurement:
     """What a network did on a set of images.
 
     Attributes:
-        figures: those of :func:`measure`.
+        figures: accuracy and, of a spiking network, accuracy at every time step, spikes, firing rates, operations of
+            one image and their energy in nJ (estimates, see ``analysis.Operations``), by name.
         answers: to every image, at every time step.
         layers: by neuron layer, how active it was; empty of an ANN.
     """
@@ -46,7 +47,7 @@ class Measurement:
     layers: Mapping[str, analysis.LayerActivity]
 
 
-def measure(
+def examine(
     network: nn.Module,
     batches: Batches,
     *,
@@ -54,35 +55,19 @@ def measure(
     device: torch.device,
     processes: Processes,
     timesteps: Sequence[int] | None = None,
-) -> dict[str, Any]:
-    """Accuracy and, of a spiking network, accuracy at every time step, spikes, firing rates, operations and energy.
+) -> Measurement:
+    """Measure a network.
 
     What an encoder draws is drawn with ``TEST_SEED``; the random numbers that follow are as if nothing were drawn.
-    Operations are those of one image; energies are estimates, in nJ an image (see ``analysis.Operations``).
 
     Args:
         network: in evaluation mode, on ``device``.
         batches: what to measure it on; of several processes each has its shard.
         precision: float32 or bf16.
         device: where.
-        processes: those that measure together; every one of them returns the same figures.
+        processes: those that measure together; every one of them returns the same.
         timesteps: the numbers of steps to read the network out at; by default every one up to its own T.
     """
-    return examine(
-        network, batches, precision=precision, device=device, processes=processes, timesteps=timesteps
-    ).figures
-
-
-def examine(
-    network: nn.Module,
-    batches: Batches,
-    *,
-    precision: str,
-    device: torch.device,
-    processes: Processes = ALONE,
-    timesteps: Sequence[int] | None = None,
-) -> Measurement:
-    """What :func:`measure` gives, with what it comes from."""
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         shared = None if processes.count == 1 else processes
         if not isinstance(network, SpikingNetwork):
@@ -117,8 +102,10 @@ def _seeded(network: SpikingNetwork, device: torch.device, processes: Processes)
             return
         before, encoder.random_state = encoder.random_state, None
         processes.draw_apart(encoder, device)
-        yield
-        encoder.random_state = before
+        try:
+            yield
+        finally:
+            encoder.random_state = before
 
 
 def evaluate(
@@ -135,7 +122,7 @@ def evaluate(
 
     Args:
         folder: the run.
-        timesteps: as for :func:`measure`.
+        timesteps: as for :func:`examine`.
         split: test or validation.
         data: other data than the run's, with the same classes.
         data_dir: where named data sets lie, if elsewhere than at training.
@@ -143,7 +130,7 @@ def evaluate(
         precision: float32 or bf16; by default that of the training.
 
     Returns:
-        The figures of :func:`measure`, and the number of images.
+        The figures of a :class:`Measurement`, and the number of images.
 
     Raises:
         InputError: when run or data cannot be used, or do not fit each other.
@@ -153,9 +140,7 @@ def evaluate(
     processes = together(device)
     images, where = load_data(recipe, processes), resolve_device(device, processes)
     description, network = _loaded(run, recipe, images, where)
-    batches = make_batches(recipe, images, description, split, where, processes)
-    precision = precision or recipe.precision
-    measured = examine(network, batches, precision=precision, device=where, processes=processes, timesteps=timesteps)
+    measured = _examined(recipe, images, description, network, where, processes, split, timesteps, precision)
     if processes.is_first and split == "test" and data is None and timesteps is None:
         evidence = evidence_of(recipe, images, description, network, measured, where)
         try:
@@ -171,23 +156,27 @@ def recipe_of(run: Run, data: str | None = None, data_dir: str | None = None) ->
     return dataclasses.replace(recipe, data=data or recipe.data, data_dir=data_dir or recipe.data_dir)
 
 
-def measure_run(
-    run: Run,
+def examine_run(run: Run, recipe: Recipe, images: DataSet, device: str = "auto") -> Measurement:
+    """What a run's network does on its test images, which are loaded already; nothing is written."""
+    where = resolve_device(device)
+    description, network = _loaded(run, recipe, images, where)
+    return _examined(recipe, images, description, network, where)
+
+
+def _examined(
     recipe: Recipe,
     images: DataSet,
-    timesteps: Sequence[int] | None = None,
-    split: Literal["test", "validation"] = "test",
-    device: str = "auto",
-    precision: str | None = None,
+    description: NetworkDescription,
+    network: nn.Module,
+    device: torch.device,
     processes: Processes = ALONE,
-) -> dict[str, Any]:
-    """The figures of :func:`evaluate`, on data that are loaded already; nothing is written."""
-    where = resolve_device(device, processes)
-    description, network = _loaded(run, recipe, images, where)
-    batches = make_batches(recipe, images, description, split, where, processes)
+    split: Literal["test", "validation"] = "test",
+    timesteps: Sequence[int] | None = None,
+    precision: str | None = None,
+) -> Measurement:
+    batches = make_batches(recipe, images, description, split, device, processes)
     precision = precision or recipe.precision
-    figures = measure(network, batches, precision=precision, device=where, processes=processes, timesteps=timesteps)
-    return figures | {"images": len(getattr(images, split))}
+    return examine(network, batches, precision=precision, device=device, processes=processes, timesteps=timesteps)
 
 
 def evidence_of(

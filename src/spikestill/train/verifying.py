@@ -12,7 +12,7 @@ from spikestill.recipes import DistillRecipe, Recipe
 from spikestill.report.finished import read_result
 from spikestill.runs import Run
 from spikestill.train.loaders import load_data
-from spikestill.train.measuring import measure_run, recipe_of
+from spikestill.train.measuring import examine_run, recipe_of
 from spikestill.types import InputError
 
 __all__ = ["Finding", "of_files", "verify"]
@@ -67,10 +67,10 @@ def verify(
     result = read_result(run)
     recipe = recipe_of(run, data, data_dir)
     found = [*of_files(run, recipe, result)]
-    if run.fingerprint is not None:
+    if run.weights_file is not None:
         images = load_data(recipe)
         found += _of_data(images, result)
-        found += _of_figures(recipe, result, measure_run(run, recipe, images, device=device))
+        found += _of_figures(recipe, result, examine_run(run, recipe, images, device).figures)
     return found
 
 
@@ -84,7 +84,7 @@ def of_files(run: Run, recipe: Recipe, result: Mapping[str, Any]) -> Iterator[Fi
         yield _same("validation accuracy", result.get("validation_accuracy"), accuracy)
     if "weights_fingerprint" in result:
         yield _same("weights (SHA-256)", result["weights_fingerprint"], run.fingerprint)
-    if run.fingerprint is not None:
+    if run.weights_file is not None:
         written = sum(tensor.numel() for tensor in run.read_weights().values())
         # Beside the parameters a file holds the statistics of BatchNorm.
         parameters = result.get("parameters", 0)
