@@ -33,7 +33,10 @@ TIMESTEPS = {"vgg": (1, 2, 4, 8, 16), "resnet18": (4, 8, 16)}
 CONTESTANTS = {
     "training": tuple(name for name in TRAINING if name != "snntorch-compiled"),
     "inference": tuple(INFERENCE),
-    "memory": ("spikestill-rate", "spikestill-bptt", "spikingjelly", "spikingjelly-compiled", "two-pass"),
+    "memory": (
+        *("spikestill-rate", "spikestill-rate-recomputed", "spikestill-bptt"),
+        *("spikingjelly", "spikingjelly-compiled", "two-pass"),
+    ),
 }
 SNNTORCH_UP_TO = 4  # time steps, unless asked for: what a loop over time takes is known from there on
 QUICK = {

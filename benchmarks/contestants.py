@@ -159,6 +159,15 @@ class Rate(Contestant):
         return layers
 
 
+class RateRecomputed(Rate):
+    """spikestill under rate gradients, with ``recompute``: in memory that hardly grows with T."""
+
+    def network(self, ann: nn.Module) -> nn.Module:
+        net = super().network(ann)
+        net.recompute = True  # type: ignore[assignment]
+        return net
+
+
 class Bptt(Rate):
     """spikestill through time."""
 
@@ -272,6 +281,7 @@ class TwoPassCompiled(TwoPass):
 
 TRAINING: Mapping[str, type[Contestant]] = {
     "spikestill-rate": Rate,
+    "spikestill-rate-recomputed": RateRecomputed,
     "spikestill-bptt": Bptt,
     "spikingjelly": SpikingJelly,
     "spikingjelly-compiled": SpikingJellyCompiled,

@@ -38,7 +38,7 @@ _SILENCE = 180
 """Seconds without a word after which a process counts as hanging where no signal reaches it."""
 _MEMORY = 2 * 2**30
 """Bytes that a case may take beside what the process had."""
-_LONGEST_LINE = 10_000
+_LONGEST_LINE = 4100
 
 
 class _TooLongError(BaseException):

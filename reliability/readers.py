@@ -273,12 +273,10 @@ def _aedat4(events: np.ndarray) -> bytes:
 
 
 def _read_aedat4(file: Path) -> object:
-    from functools import partial
+    from spikestill.data.aedat4 import Aedat4Decoder
 
-    from spikestill.data.recordings import _aedat4 as read
-    from spikestill.data.recordings import _tonic_reader
-
-    return partial(read, reader=_tonic_reader())(file)
+    with Aedat4Decoder() as decode:
+        return decode(file)
 
 
 FORMATS = {

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from spikestill.types import unknown_name
+from spikestill.types import InputError, unknown_name
 
 
 def test_the_nearest_name_is_suggested_and_a_few_names_are_all_listed() -> None:
@@ -20,3 +20,11 @@ def test_of_many_names_only_the_nearest_are_listed() -> None:
 
 def test_a_name_of_any_length_is_a_short_line() -> None:
     assert len(str(unknown_name("model", "a" * 100_000, ["resnet19"]))) < 200
+
+
+def test_a_message_of_any_length_is_a_line_one_can_read() -> None:
+    message = str(InputError(f"the name {'a' * 100_000} is taken"))
+    assert len(message) < 4100
+    assert message.startswith("the name a")
+    assert message.endswith("a is taken")
+    assert str(InputError("short")) == "short"

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from spikestill.files import is_partial, write_atomically, writing
 from spikestill.types import InputError
+from spikestill.values import read_yaml
 
 __all__ = ["HeldError", "Run", "environment", "read_weights", "write_weights"]
 
@@ -226,7 +227,7 @@ class Run:
         Raises:
             InputError: when it is missing or not a YAML mapping.
         """
-        return self._read(name, yaml.safe_load)
+        return self._read(name, read_yaml)
 
     def read_table(self, name: str) -> list[dict[str, str]]:
         """Read one CSV file as written by :meth:`write_table`.

@@ -25,15 +25,20 @@ __all__ = ["InputError", "Interrupted", "Record", "unknown_name"]
 
 
 _MOST_LISTED, _NEAREST_LISTED = 16, 8
-_LONGEST_NAME = 100
+_LONGEST_NAME, _LONGEST_LINE = 100, 4000
 
 
 class InputError(ValueError):
     """The user's input cannot be used; the message is one line that says what is wrong and what to do.
 
     The command line prints it on standard error and exits with status 2. A fault of spikestill's own is never an
-    ``InputError``: it keeps its traceback.
+    ``InputError``: it keeps its traceback. What a message quotes can be of any length; the middle of a long one goes.
     """
+
+    def __init__(self, message: str) -> None:
+        if len(message) > _LONGEST_LINE:
+            message = f"{message[: _LONGEST_LINE // 2]} ... {message[-_LONGEST_LINE // 2 :]}"
+        super().__init__(message)
 
 
 class Interrupted(KeyboardInterrupt):

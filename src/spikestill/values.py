@@ -1,4 +1,4 @@
-"""Plain values of a JSON or YAML file as the types that a record declares; what does not fit is refused."""
+"""Plain values of a JSON or YAML file, as the types that a record declares; what does not fit is refused."""
 
 from __future__ import annotations
 
@@ -8,12 +8,40 @@ from collections.abc import Mapping, Sequence
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["record_of", "value_of_type"]
+import yaml
+
+__all__ = ["read_yaml", "record_of", "value_of_type"]
 
 Record = TypeVar("Record")
 
 _LARGEST = 2**63
 """For whole numbers: no size, count or seed is larger."""
+_MOST_VALUES = 100_000
+"""In a YAML file, those that its aliases repeat included."""
+
+
+def read_yaml(text: str) -> Any:
+    """The value that a YAML text holds (safe loader).
+
+    Raises:
+        ValueError: for one whose aliases make far more of it than it has, and what else PyYAML raises so.
+        yaml.YAMLError: for what is no YAML.
+    """
+    value = yaml.safe_load(text)
+    if _count(value, {}) > _MOST_VALUES:
+        raise ValueError(f"its aliases make more than {_MOST_VALUES} values of it")
+    return value
+
+
+def _count(value: Any, known: dict[int, float]) -> float:
+    """How many values there are in a value, each place where it is used counted; one that holds itself has no end."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(entry, known) for entry in inner)
+    return known[id(value)]
 
 
 def record_of(kind: type[Record], fields: Any) -> Record:

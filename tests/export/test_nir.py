@@ -204,6 +204,22 @@ def test_a_missing_file_and_another_file_are_one_line(tmp_path: Path) -> None:
     refused(tmp_path / "other.nir", "other.nir is damaged or no NIR file")
 
 
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("import time; time.sleep(60)", "student.nir is damaged: the HDF5 library finds no end within 0.5 s"),
+        ("import os; os.abort()", r"student.nir is damaged: it ends the process that reads it \(signal 6\)"),
+    ],
+)
+def test_a_file_that_its_library_does_not_survive_is_one_line(
+    program: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path)
+    monkeypatch.setattr("spikestill.export.nir_file._TRIAL", program)
+    monkeypatch.setattr("spikestill.export.nir_file._TRIAL_SECONDS", 0.5)
+    refused(path, message)
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_truncated_file_is_one_line(share: float, tmp_path: Path) -> None:
     path = written(tmp_path)

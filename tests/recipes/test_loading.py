@@ -117,6 +117,7 @@ def test_wrong_input_is_one_line(kind: type[AnnRecipe], source: str, words: list
         ("epochs: 3\noptimiser: {lr: 1}\nepochs: 4", r"mine\.yaml names epochs twice in one place"),
         ("optimiser: 3", "option 'optimiser' must be a mapping of fields, not 3"),
         ("optimiser: {lr: null}", "option 'optimiser.lr' must have a value"),
+        ("a: &a [1, *a]", "not valid YAML: its aliases make more than 100000 values of it"),
         ("optimiser: {lr: 1, lr: 2}", r"mine\.yaml names lr twice in one place"),
     ],
 )
@@ -126,6 +127,13 @@ def test_wrong_files_are_one_line(tmp_path: Path, text: str, message: str) -> No
     with pytest.raises(InputError, match=message) as caught:
         load(AnnRecipe, path)
     assert "\n" not in str(caught.value)
+
+
+def test_aliases_that_multiply_are_refused_before_anything_writes_them_out(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]", *(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]" for n in range(40))]
+    (tmp_path / "mine.yaml").write_text("\n".join([*lines, "seed: *a40", "epochs: *a40"]))
+    with pytest.raises(InputError, match="its aliases make more than 100000 values of it"):
+        load(AnnRecipe, tmp_path / "mine.yaml")
 
 
 def test_anchors_are_not_names_that_come_twice(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from spikestill.data.recordings import _aedat4, _checked, _numpy_events
+from spikestill.data.recordings import _checked, _numpy_events
 from spikestill.recipes import NetworkDescription
 from spikestill.report.layouts import laid_out
 from spikestill.report.page import rendered
@@ -120,22 +120,6 @@ def test_a_header_of_an_array_that_is_no_text_of_python_is_refused(tmp_path: Pat
     (tmp_path / "0.npy").write_bytes(content.replace(b"(3, 4), }", b"(3, (((("))
     with pytest.raises(InputError, match="is not a readable array"):
         _numpy_events(tmp_path / "0.npy")
-
-
-def test_a_panic_of_the_decoder_is_a_line_and_an_interruption_stays_one(tmp_path: Path) -> None:
-    class PanicException(BaseException):
-        """As the decoder's library has it."""
-
-    def panics(path: str) -> np.ndarray:
-        raise PanicException("range start index 7")
-
-    def interrupted(path: str) -> np.ndarray:
-        raise KeyboardInterrupt
-
-    with pytest.raises(InputError, match="is not a readable AEDAT4 recording .range start index 7"):
-        _aedat4(tmp_path / "0.aedat4", reader=panics)
-    with pytest.raises(KeyboardInterrupt):
-        _aedat4(tmp_path / "0.aedat4", reader=interrupted)
 
 
 @pytest.mark.parametrize(

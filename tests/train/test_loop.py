@@ -270,7 +270,7 @@ def test_the_end_of_the_memory_says_what_takes_less(
 
     monkeypatch.setattr(learner.DistillLearner, "losses", full)
     ways = "lower --batch-size (now 32), raise --accumulate (now 1), lower --timesteps (now 2), "
-    more = "take --gradient rate, or --recompute true, take --precision bf16; the last good checkpoint is kept"
+    more = "take --gradient rate, take --recompute true, take --precision bf16; the last good checkpoint is kept"
     with pytest.raises(InputError, match=re.escape(f"out of memory: {ways}{more}")):
         train(student_recipe(gradient="bptt"))
 

@@ -25,7 +25,7 @@ from spikestill.train.processes import Processes, SharedError, is_shared, togeth
 from spikestill.types import InputError
 from tests.processes import run_together, start
 
-KINDS = ("ann", "rate", "bptt", "recomputed")
+KINDS = ("ann", "rate", "rate, recomputed", "bptt", "bptt, recomputed")
 IMAGES = 13  # an odd number: shards differ in size
 SMALL: dict[str, Any] = {
     "width": 0.25,
@@ -43,9 +43,9 @@ def network(kind: str) -> nn.Module:
     ann = models.create("resnet20", num_classes=5, width=0.5)
     if kind == "ann":
         return ann.train()
-    mode = {"gradient": "rate"} if kind == "rate" else {"gradient": "bptt", "recompute": kind == "recomputed"}
+    mode = {"gradient": kind.split(",")[0], "recompute": "recomputed" in kind}
     neuron = LIF(leak=0.5, threshold=0.5, learn=("leak", "threshold"))
-    return to_spiking(ann, neuron=neuron, timesteps=3, input_shape=(3, 8, 8), **mode).train()  # type: ignore[arg-type]
+    return to_spiking(ann, neuron=neuron, timesteps=5, input_shape=(3, 8, 8), **mode).train()  # type: ignore[arg-type]
 
 
 def gradients(kind: str, processes: Processes) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 tonic knows both, but its data set classes are not used: they want at least 1000 (100) files beside an archive, and
 number the files of a class in whatever order the file system gives, so that a split by index would differ from disk to
-disk. Its reader of AEDAT4 is used; what it gives needs care (times without a sign, fields with titles).
+disk.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from spikestill.data.aedat4 import Aedat4Decoder
 from spikestill.data.frames import EventFrames, Recording, to_frames
 from spikestill.data.places import find_place, look_into
 from spikestill.data.reading import read_all
@@ -73,8 +73,8 @@ def read_cifar10_dvs(
         unreadable: what happens to recordings that cannot be read; None refuses them. The split is that of all.
 
     Raises:
-        InputError: missing folders, a class of fewer than two recordings, a recording that cannot be read, or tonic is
-            not installed.
+        InputError: missing folders, a class of fewer than two recordings, a recording that cannot be read, or its
+            decoder is not installed.
     """
     place = find_place("cifar10-dvs", data_dir, "CIFAR10DVS", _OBJECTS, "CIFAR10DVS.zip and the archives in it")
     parts: dict[str, Listed] = {"train": ([], []), "test": ([], [])}
@@ -92,7 +92,8 @@ def read_cifar10_dvs(
         f"split: {len(tested)} of {len(tested) + len(parts['train'][0])} recordings are the test set, a tenth of every "
         f"class, drawn once from the sorted names; their names' SHA-256 is {_digest(tested)}"
     )
-    return _read(parts, _OBJECTS, partial(_aedat4, reader=_tonic_reader()), events, image_size, unreadable, (split,))
+    with Aedat4Decoder() as decode:
+        return _read(parts, _OBJECTS, decode, events, image_size, unreadable, (split,))
 
 
 def read_dvs_gesture(
@@ -191,29 +192,6 @@ def _checked(file: Path, recording: Recording) -> Recording:
     if int(recording.time.max()) - int(recording.time.min()) > _LONGEST:
         raise InputError(f"'{file}' has events more than a year apart; repair or remove it")
     return recording
-
-
-def _tonic_reader() -> Callable[[str], np.ndarray]:
-    try:
-        import aedat  # noqa: F401 - tonic asks for it only when it reads the first file
-        from tonic.io import read_aedat4
-    except ImportError as error:
-        raise InputError(f"cifar10-dvs needs {error.name}: pip install 'spikestill[events]'") from error
-    return read_aedat4
-
-
-def _aedat4(file: Path, reader: Callable[[str], np.ndarray]) -> Recording:
-    try:
-        events = reader(str(file))
-    except BaseException as error:  # tonic and its decoder raise RuntimeError, ValueError and Exception itself
-        # A panic of the decoder, which is written in Rust, is no Exception, and its class has no name to import.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"'{file}' is not a readable AEDAT4 recording ({reason}); repair or remove it") from error
-    # By place: the fields are t, x, y and p, the last of which has the title "on".
-    time, x, y, polarity = (events[name].astype(np.int64) for name in events.dtype.names or ())
-    return Recording(x, y, polarity, time)
 
 
 def _numpy_events(file: Path) -> Recording:

@@ -3,9 +3,9 @@
 ``surrogate`` defines the gradients of the spike, ``neuron`` one time step of every neuron, ``current`` what goes into
 them, ``batch_norm`` the normalisation of what does not, ``shared`` sums over a batch that several processes hold,
 ``multistep`` whole sequences with their two gradients (through time, and through rates), ``rate_state`` what the
-latter takes from some steps into the next, ``encoding`` how values become spikes. ``plain`` holds the passes over time
-as they are written in the papers; ``native`` (C++, ``kernels.cpp``) and ``triton_backend`` (``triton_kernels``) hold
-the same passes, fused; ``backend`` chooses.
+latter takes from some steps into the next, ``parts`` sequences that come some steps at a time, ``encoding`` how values
+become spikes. ``plain`` holds the passes over time as they are written in the papers; ``native`` (C++,
+``kernels.cpp``) and ``triton_backend`` (``triton_kernels``) hold the same passes, fused; ``backend`` chooses.
 """
 
 from spikestill.dynamics.batch_norm import batch_norm
@@ -20,6 +20,7 @@ from spikestill.dynamics.multistep import (
     spike_sequence,
 )
 from spikestill.dynamics.neuron import NeuronRule
+from spikestill.dynamics.parts import PackedSpikes, moments_in_parts
 from spikestill.dynamics.rate_state import RateState
 from spikestill.dynamics.shared import shared_moments
 from spikestill.dynamics.surrogate import ATan, Linear, Rectangular, Sigmoid, Surrogate, Triangle
@@ -30,6 +31,7 @@ __all__ = [
     "Linear",
     "NeuronRule",
     "Normalisation",
+    "PackedSpikes",
     "RateState",
     "Rectangular",
     "Sigmoid",
@@ -38,6 +40,7 @@ __all__ = [
     "Triangle",
     "batch_moments",
     "batch_norm",
+    "moments_in_parts",
     "normalise",
     "poisson_spikes",
     "rate_after",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from spikestill.files import write_atomically
 from spikestill.types import InputError
 
 __all__ = ["Graph", "read"]
+
+_TRIAL = "import sys, nir; nir.read(sys.argv[1])"
+_TRIAL_SECONDS = 60
 
 
 class Graph(nir.NIRGraph):  # type: ignore[misc]
@@ -44,8 +49,27 @@ def read(path: str | Path) -> nir.NIRGraph:
     """
     if not Path(path).is_file():
         raise InputError(f"cannot read {path}: there is no such file")
+    _try_elsewhere(path)
     try:
         return nir.read(path)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} is damaged or no NIR file: {reason}") from error
+
+
+def _try_elsewhere(path: str | Path) -> None:
+    """Read the file in a process of its own first: on some damaged ones the HDF5 library never comes back.
+
+    Raises:
+        InputError: when that process does not end, or ends by a signal. What else is wrong is said by reading again.
+    """
+    command = [sys.executable, "-P", "-c", _TRIAL, str(path)]
+    nowhere = subprocess.DEVNULL
+    try:
+        process = subprocess.run(
+            command, stdin=nowhere, stdout=nowhere, stderr=nowhere, timeout=_TRIAL_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"{path} is damaged: the HDF5 library finds no end within {_TRIAL_SECONDS} s") from error
+    if process.returncode < 0:
+        raise InputError(f"{path} is damaged: it ends the process that reads it (signal {-process.returncode})")

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from spikestill.graph.cut import node_named
 from spikestill.graph.operations import is_in_place
 from spikestill.graph.rate import RateRun
+from spikestill.graph.recomputed_rates import RecomputedRateRun
 from spikestill.graph.recomputing import run_in_segments
 from spikestill.graph.sequence import Observer, SequenceRun, Watch
 from spikestill.graph.streamed_rates import streamed_rates
@@ -26,6 +27,9 @@ Gradient = Literal["rate", "bptt"]
 _STEPS_AT_ONCE = 8
 """How many time steps are held in memory where they may be run some at a time: twice as many save 5 % of the time."""
 
+_STEPS_THAT_FIT = 4
+"""Up to how many time steps rate gradients take no more memory than what is kept for their backward pass."""
+
 
 class SpikingNetwork(nn.Module):
     """A spiking network: ``snn(images)`` carries no state from call to call.
@@ -35,8 +39,10 @@ class SpikingNetwork(nn.Module):
         timesteps: T, at least 1.
         encoder: makes a batch the input of T steps.
         gradient: how gradients reach the weights in training: "rate" (methods 6) or "bptt".
-        recompute: under "bptt", keep the sequences of about the square root of the layers alone, and compute the others
-            again in the backward pass: less memory for a second forward pass.
+        recompute: in training, less memory for a second forward pass. Under "bptt", keep the sequences of about the
+            square root of the layers alone, and compute the others again in the backward pass. Under "rate", from
+            the fifth time step on, keep of a sequence the spikes, a bit each, and compute what a BatchNorm normalises
+            again once its statistics are known.
 
     Attributes:
         body: the graph; its modules have the ANN's names.
@@ -97,7 +103,8 @@ class SpikingNetwork(nn.Module):
         """Logits, and the firing rates at the named points, with the gradient of the network's mode.
 
         Under rate gradients more than 8 steps are run some at a time, in memory that does not grow with T; but where a
-        BatchNorm takes the statistics of its batch, which are those of all steps, a layer's whole sequence is held.
+        BatchNorm takes the statistics of its batch, which are those of all steps, a layer's whole sequence is held, or
+        with ``recompute`` its spikes.
 
         Args:
             images: ``[B, C, H, W]`` or events ``[T, B, C, H, W]``.
@@ -131,7 +138,8 @@ class SpikingNetwork(nn.Module):
     def _rates(self, images: Tensor, taps: Mapping[fx.Node, str]) -> tuple[Tensor, dict[str, Tensor]]:
         if self.timesteps > _STEPS_AT_ONCE and not any(map(_needs_statistics, self.body.modules())):
             return streamed_rates(self.body, self._in_parts(images, self.timesteps), taps)
-        run = RateRun(self.body, self.timesteps, taps)
+        saves_memory = self.recompute and self.timesteps > _STEPS_THAT_FIT
+        run = (RecomputedRateRun if saves_memory else RateRun)(self.body, self.timesteps, taps)
         return run.rate(self.encoder(images, self.timesteps)), run.tapped
 
     def _in_parts(self, images: Tensor, timesteps: int) -> Iterator[tuple[Tensor, int]]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikestill.dynamics import Term, batch_norm, normalise, time_mean
+from spikestill.dynamics import Normalisation, Term, batch_norm, normalise, time_mean
 from spikestill.graph.arguments import found_in, mapped
 from spikestill.graph.fusion import deferred_to_neurons, has_one_reader, is_deferrable_norm
 from spikestill.graph.operations import DROPOUTS, is_linear
@@ -23,7 +23,7 @@ from spikestill.graph.rate_gradients import RateBatchNorm, RateConvolution, Rate
 from spikestill.nn import LIF
 from spikestill.nn.batch_norm import normalisation_of
 
-__all__ = ["Pair", "RateRun", "moved"]
+__all__ = ["Pair", "RateRun", "moved", "normalised_rate", "repeated"]
 
 
 class Pair:
@@ -45,9 +45,12 @@ class Pair:
     def rate(self) -> Tensor:
         """``[B, ...]`` with autograd."""
         if not isinstance(self._rate, Tensor):
-            assert self.sequence is not None
-            self._rate = self._rate(time_mean(self.sequence))
+            self._rate = self._rate(self._time_mean())
         return self._rate
+
+    def _time_mean(self) -> Tensor:
+        assert self.sequence is not None
+        return time_mean(self.sequence)
 
     def has_mean(self, mean: Tensor) -> None:
         """Takes note of the mean over time, where another pass over the sequence has gathered it."""
@@ -102,9 +105,7 @@ class RateRun(fx.Interpreter):
         if self._defers:
             return [self._normalised(module, value)]
         if isinstance(module, DROPOUTS) and module.training:
-            mask = self._mask(module, value.rate)
-            dropped = None if value.sequence is None else value.sequence * mask.to(value.sequence.dtype)
-            return Pair(dropped, value.rate * mask)
+            return self._dropped(value, self._mask(module, value.rate))
         if value.sequence is None:
             return self._generic(module, args, kwargs)
         if isinstance(module, nn.Linear):
@@ -112,9 +113,7 @@ class RateRun(fx.Interpreter):
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and RateConvolution.covers(module):
             return self._counted(module, value, RateConvolution)
         if is_deferrable_norm(module) and (module.training or module.running_mean is None):
-            term = self._normalised(module, value)
-            assert term.normalisation is not None
-            return Pair(normalise(term.sequence, term.normalisation), _normalised_rate(term))
+            return self._normalised_pair(module, value)
         return self._generic(module, args, kwargs)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102
@@ -135,6 +134,10 @@ class RateRun(fx.Interpreter):
         mask: Tensor = dropout(torch.ones_like(rate))
         return mask
 
+    def _dropped(self, pair: Pair, mask: Tensor) -> Pair:
+        dropped = None if pair.sequence is None else pair.sequence * mask.to(pair.sequence.dtype)
+        return Pair(dropped, pair.rate * mask)
+
     def _counted(self, module: Any, pair: Pair, layer: type[RateLinear | RateConvolution]) -> Pair:
         """A linear layer: computed on the sequence alone."""
         assert pair.sequence is not None
@@ -149,6 +152,12 @@ class RateRun(fx.Interpreter):
         if mean is not None:
             pair.has_mean(mean)
         return Term(sequence, normalisation, pair.rate, pair.is_spare)
+
+    def _normalised_pair(self, module: _BatchNorm, pair: Pair) -> Pair:
+        term = self._normalised(module, pair)
+        assert term.normalisation is not None
+        assert term.rate is not None
+        return Pair(normalise(term.sequence, term.normalisation), normalised_rate(term.rate, term.normalisation))
 
     def _generic(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Any other operation: its value over all steps, its gradient that of the operation at the rates."""
@@ -182,10 +191,12 @@ class RateRun(fx.Interpreter):
 
     def _spread(self, pair: Pair) -> Tensor:
         """All steps as one batch ``[T*B, ...]``."""
-        if pair.sequence is not None:
-            return pair.sequence.flatten(0, 1)
-        still = pair.rate.detach()
-        return still.unsqueeze(0).expand(self.timesteps, *still.shape).flatten(0, 1)
+        return repeated(pair.rate, self.timesteps) if pair.sequence is None else pair.sequence.flatten(0, 1)
+
+
+def repeated(rate: Tensor, timesteps: int) -> Tensor:
+    """All steps ``[T*B, ...]`` of what is constant in time, ``[B, ...]``, without autograd."""
+    return rate.detach().unsqueeze(0).expand(timesteps, *rate.shape).flatten(0, 1)
 
 
 def moved(differentiated: Tensor, value: Tensor) -> Tensor:
@@ -197,10 +208,8 @@ def _terms(value: Pair | list[Term]) -> list[Term]:
     return value if isinstance(value, list) else [value.term()]
 
 
-def _normalised_rate(term: Term) -> Tensor:
-    norm, rate = term.normalisation, term.rate
-    assert norm is not None
-    assert rate is not None
+def normalised_rate(rate: Tensor, norm: Normalisation) -> Tensor:
+    """The rate ``[B, C, ...]`` of a normalised sequence, inside autograd, of the sequence's own."""
     if norm.is_shared:
         return batch_norm(rate, norm)
     result: Tensor = RateBatchNorm.apply(rate, norm.weight, norm.bias, norm.mean, norm.inverse_deviation)

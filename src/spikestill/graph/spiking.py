@@ -38,7 +38,7 @@ def to_spiking(
         timesteps: T.
         encoder: by default ``Direct()``.
         gradient: "rate" for rate-based backpropagation, "bptt" for backpropagation through time.
-        recompute: save memory under "bptt" for a second forward pass (see ``SpikingNetwork``).
+        recompute: save memory for a second forward pass in training (see ``SpikingNetwork``).
         max_pool: "average" puts average pooling in the place of every maximum.
 
     Returns:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikestill.dynamics import Normalisation, batch_moments, batch_norm, shared_moments
+from spikestill.dynamics import Normalisation, batch_norm, moments_in_parts, shared_moments
 from spikestill.types import InputError
 
 __all__ = ["SynchronisedBatchNorm", "normalisation_of", "synchronise", "unsynchronise"]
@@ -72,8 +74,10 @@ def unsynchronise(network: nn.Module) -> None:
                 parent._modules[name] = child.plain
 
 
-def normalisation_of(module: _BatchNorm, sequence: Tensor) -> tuple[Normalisation, Tensor | None]:
-    """What a BatchNorm does to a sequence ``[T, B, C, ...]``, and that sequence's mean over time if it was gathered.
+def normalisation_of(module: _BatchNorm, sequence: Tensor | Iterable[Tensor]) -> tuple[Normalisation, Tensor | None]:
+    """What a BatchNorm does to a sequence, and that sequence's mean over time if it was gathered.
+
+    The sequence is ``[T, B, C, ...]``, or comes in parts ``[t, B, C, ...]``, which are read where they are needed.
 
     In training the statistics are those over time, batch and space, gathered in one pass, and of a synchronised module
     over all processes; the running ones are updated once, as the module's own forward does.
@@ -82,11 +86,11 @@ def normalisation_of(module: _BatchNorm, sequence: Tensor) -> tuple[Normalisatio
         InputError: for statistics of a single value a channel.
     """
     if module.training or module.running_mean is None or module.running_var is None:
-        mean, variance, over_time = batch_moments(sequence)
-        members: int | Tensor = sequence.numel() // max(len(mean), 1)
+        members: int | Tensor
+        mean, variance, over_time, members = moments_in_parts([sequence] if isinstance(sequence, Tensor) else sequence)
         is_shared = isinstance(module, SynchronisedBatchNorm)
         if is_shared:
-            mean, variance, members = shared_moments(mean, variance, int(members))
+            mean, variance, members = shared_moments(mean, variance, members)
         elif members == 1:
             raise InputError("BatchNorm needs more than one value a channel for its statistics: give a larger batch")
         if module.training:

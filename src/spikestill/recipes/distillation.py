@@ -56,7 +56,7 @@ class DistillRecipe(Recipe):
         teacher_precision: float32 or bf16, independent of the student's.
         timesteps: T, the steps an image is shown.
         gradient: rate (one backward pass on firing rates) or bptt (through all steps).
-        recompute: under bptt, save memory for a second forward pass.
+        recompute: save memory for a second forward pass (under rate from the fifth time step on, with BatchNorm).
         neuron: what takes the place of every activation.
         encoder: how an image becomes a sequence.
         max_pool: keep max-pooling, or make it average-pooling.

@@ -16,6 +16,7 @@ from spikestill.recipes.names import presets
 from spikestill.recipes.schema import AnnRecipe, Recipe
 from spikestill.recipes.words import one_line, refuse_unknown_options, spelled
 from spikestill.types import InputError, unknown_name
+from spikestill.values import read_yaml
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -89,7 +90,7 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        fields = yaml.safe_load(text)
+        fields = read_yaml(text)
         twice = list(_named_twice(yaml.compose(text, Loader=yaml.SafeLoader), set()))
     except OSError as error:
         raise InputError(f"cannot read the {what} {path}: {error.strerror}") from error

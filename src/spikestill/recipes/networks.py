@@ -35,7 +35,7 @@ class Spiking:
         encoder: how an image becomes a sequence.
         timesteps: T.
         gradient: rate or bptt.
-        recompute: save memory under bptt.
+        recompute: save memory for a second forward pass.
         max_pool: keep or average.
     """
 

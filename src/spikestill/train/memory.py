@@ -35,7 +35,9 @@ def saying_what_to_lower(recipe: Recipe) -> Iterator[None]:
         if isinstance(recipe, DistillRecipe):
             ways.append(f"lower --timesteps (now {recipe.timesteps})")
             if recipe.gradient == "bptt":
-                ways.append("take --gradient rate, or --recompute true")
+                ways.append("take --gradient rate")
+            if not recipe.recompute:
+                ways.append("take --recompute true")
         if recipe.precision == "float32":
             ways.append("take --precision bf16")
         raise InputError(f"out of memory: {', '.join(ways)}; the last good checkpoint is kept") from error

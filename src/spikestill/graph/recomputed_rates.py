@@ -1,0 +1,187 @@
+"""Rate gradients with the statistics of the batch, in memory that hardly grows with T.
+
+BatchNorm in training takes statistics over all steps, so no step can be normalised before the last one is there. Rather
+than hold a layer's whole sequence until then, this run makes it twice, some steps at a time: once for the statistics,
+once for the neurons. What is kept of a sequence are its spikes, a bit each. It gives what ``rate.py`` gives, within
+rounding; each convolution before a BatchNorm runs once more forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter, methodcaller
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from spikestill.dynamics import Normalisation, PackedSpikes, RateState, Term, moments_in_parts, normalise, time_mean
+from spikestill.graph.arguments import found_in, mapped
+from spikestill.graph.rate import Pair, RateRun, moved, normalised_rate, repeated
+from spikestill.graph.rate_gradients import RateConvolution, RateLinear
+from spikestill.nn import LIF
+from spikestill.nn.batch_norm import normalisation_of
+
+__all__ = ["RecomputedRateRun"]
+
+_STEPS_AT_ONCE = 2
+"""How many time steps of a sequence are in memory at a time."""
+
+
+class _Parts:
+    """A sequence that is made anew, ``[t, B, ...]`` at a time and without autograd, whenever it is read.
+
+    Args:
+        make: what makes it.
+        is_spare: whether its parts are new ones, which the one that reads them may write over.
+    """
+
+    def __init__(self, make: Callable[[], Iterator[Tensor]], is_spare: bool = True) -> None:
+        self._make, self.is_spare = make, is_spare
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self._make()
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> _Parts:
+        """The sequence with a function applied to every part, which does not hand on the part itself."""
+        return _Parts(lambda: map(partial(_without_autograd, function), self))
+
+
+class _PairInParts(Pair):
+    """As ``Pair``, with a sequence in parts."""
+
+    sequence: _Parts  # type: ignore[assignment]
+
+    def __init__(self, sequence: _Parts, rate: Tensor | Callable[[Tensor], Tensor]) -> None:
+        super().__init__(None, rate)
+        self.sequence = sequence
+
+    def _time_mean(self) -> Tensor:
+        return moments_in_parts(self.sequence)[2]
+
+    def unread_rate(self, like: Tensor) -> Tensor:
+        """The rate ``[B, ...]`` as the way of the gradient alone: its value is not read."""
+        unread = like.new_full((), float("nan")).expand(like.shape)
+        return self._rate if isinstance(self._rate, Tensor) else self._rate(unread)
+
+    def term(self) -> Any:
+        return _Summand(self, None)
+
+
+@dataclass(frozen=True)
+class _Summand:
+    """As ``Term``, of a pair in parts."""
+
+    pair: _PairInParts
+    normalisation: Normalisation | None
+
+    def of_steps(self, part: Tensor) -> Term:
+        return Term(part, self.normalisation, is_spare=self.pair.sequence.is_spare)
+
+    def of_rate(self, like: Tensor) -> Term:
+        """With the rate, for neurons of this shape, dtype and memory layout, ``[B, ...]``."""
+        rate = self.pair.unread_rate(like) if self.normalisation is None else self.pair.rate
+        return Term(like.unsqueeze(0), self.normalisation, rate)
+
+
+class RecomputedRateRun(RateRun):
+    """One training run of a spiking graph under rate gradients: as ``RateRun``, in less memory and more time."""
+
+    def rate(self, encoded: Tensor) -> Tensor:  # noqa: D102
+        if encoded.shape[0] == 1:
+            return super().rate(encoded)
+        mean = encoded.mean(0) if encoded.requires_grad else time_mean(encoded)
+        parts = encoded.detach().split(_STEPS_AT_ONCE)
+        return self.run(_PairInParts(_Parts(lambda: iter(parts), is_spare=False), mean)).rate
+
+    def _spike(self, neuron: LIF, terms: Sequence[Term | _Summand]) -> Pair:
+        state: RateState | None = None
+        packed: list[PackedSpikes] = []
+        for some, steps in self._in_parts(terms):
+            spikes, state = neuron.rate_steps(some, steps, state)
+            packed.append(PackedSpikes(spikes))
+            dtype = spikes.dtype
+            del some, spikes  # before the next part is made
+        assert state is not None
+        # Bits hold no NaN: a neuron that has counted one fires nothing else.
+        sound = torch.where(state.spike_count.isnan(), state.spike_count, 1.0).to(dtype)
+        by_rate = [term if isinstance(term, Term) else term.of_rate(sound) for term in terms]
+        rate = neuron.rate_after(state, self.timesteps, by_rate)
+        return _PairInParts(_Parts(lambda: map(methodcaller("unpacked", sound), packed)), rate)
+
+    def _in_parts(self, terms: Sequence[Term | _Summand]) -> Iterator[tuple[list[Term], int]]:
+        """The terms of some steps at a time, and how many steps these are."""
+        moving = [term for term in terms if isinstance(term, _Summand)]
+        still = [term for term in terms if isinstance(term, Term)]
+        if not moving:
+            starts = range(0, self.timesteps, _STEPS_AT_ONCE)
+            return ((still, min(_STEPS_AT_ONCE, self.timesteps - start)) for start in starts)
+
+        def some(*parts: Tensor) -> tuple[list[Term], int]:
+            return [*still, *(term.of_steps(part) for term, part in zip(moving, parts, strict=True))], len(parts[0])
+
+        return map(some, *(term.pair.sequence for term in moving))
+
+    def _dropped(self, pair: Pair, mask: Tensor) -> Pair:
+        if not isinstance(pair, _PairInParts):
+            return super()._dropped(pair, mask)
+        return _PairInParts(pair.sequence.each(lambda part: part * mask.to(part.dtype)), pair.rate * mask)
+
+    def _counted(self, module: Any, pair: Pair, layer: type[RateLinear | RateConvolution]) -> Pair:
+        assert isinstance(pair, _PairInParts)
+        parts = pair.sequence.each(lambda part: module(part.flatten(0, 1)).unflatten(0, (len(part), -1)))
+        return _PairInParts(parts, lambda mean: layer.apply(pair.rate, module.weight, module.bias, mean, module))
+
+    def _normalised(self, module: _BatchNorm, pair: Pair) -> Any:
+        if not isinstance(pair, _PairInParts):
+            return super()._normalised(module, pair)
+        normalisation, mean = normalisation_of(module, pair.sequence)
+        if mean is not None:
+            pair.has_mean(mean)
+        return _Summand(pair, normalisation)
+
+    def _normalised_pair(self, module: _BatchNorm, pair: Pair) -> Pair:
+        norm = self._normalised(module, pair).normalisation
+        assert isinstance(pair, _PairInParts)
+        return _PairInParts(pair.sequence.each(lambda part: normalise(part, norm)), normalised_rate(pair.rate, norm))
+
+    def _generic(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        moving = list(dict.fromkeys(pair for pair in found_in((args, kwargs), Pair) if isinstance(pair, _PairInParts)))
+        if not moving:
+            return super()._generic(function, args, kwargs)
+        is_linear = self._is_linear
+
+        def rates(item: Any) -> Any:
+            return item.rate if isinstance(item, Pair) else item
+
+        def of_steps(*parts: Tensor) -> Any:
+            at_hand, steps = dict(zip(moving, parts, strict=True)), len(parts[0])
+
+            def values(item: Any) -> Any:
+                if not isinstance(item, Pair):
+                    return item
+                return at_hand[item].flatten(0, 1) if item in at_hand else repeated(item.rate, steps)
+
+            made = function(*mapped(args, values), **mapped(dict(kwargs), values))
+            return mapped(made, lambda value: value.unflatten(0, (steps, -1)))
+
+        def paired(rate: Tensor, chosen: Callable[[Any], Tensor]) -> Pair:
+            def some(*parts: Tensor) -> Tensor:
+                return chosen(_without_autograd(of_steps, *parts))
+
+            parts = _Parts(lambda: map(some, *(pair.sequence for pair in moving)), is_spare=False)
+            return _PairInParts(parts, rate if is_linear else lambda mean: moved(rate, mean))
+
+        by_rate = function(*mapped(args, rates), **mapped(dict(kwargs), rates))
+        if isinstance(by_rate, tuple | list):
+            return type(by_rate)(paired(rate, itemgetter(place)) for place, rate in enumerate(by_rate))
+        return paired(by_rate, lambda value: value)
+
+
+def _without_autograd(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns. A generator would hold a ``no_grad`` open while its reader goes on."""
+    with torch.no_grad():
+        return function(*arguments)
