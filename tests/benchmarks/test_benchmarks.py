@@ -17,6 +17,7 @@ from benchmarks.setting import Setting
 TINY = Setting("vgg", timesteps=3, batch=3, width=1 / 16, image_size=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", networks.NETWORKS)
 @pytest.mark.parametrize("task", ["training", "inference"])
 def test_all_contestants_compute_the_same_network(task: str, network: str) -> None:
@@ -79,6 +80,7 @@ def test_peak_memory_sees_a_large_block() -> None:
     assert 60 * 2**20 < peak_memory(lambda: torch.ones(16 * 2**20).sum(), "cpu") < 200 * 2**20
 
 
+@pytest.mark.slow
 def test_tables_and_page_of_a_run(tmp_path) -> None:
     timing = {"seconds": 0.0, "least": 2, "most": 2}
     training = ["spikestill-rate", "spikingjelly", "two-pass", "ann"]

@@ -127,6 +127,7 @@ def test_help_and_names_load_no_lightning() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 
+@pytest.mark.slow
 def test_the_demo_trains_four_networks_and_compares_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", f"--out={tmp_path / 'demo'}", "--epochs=2", "--timesteps=2"]) == 0
     shown = capsys.readouterr().out

@@ -482,6 +482,7 @@ def test_an_unusable_cache_folder_is_replaced_by_a_passing_one(
     assert said(caplog, logging.WARNING) == []
 
 
+@pytest.mark.slow
 def test_a_damaged_library_is_built_again(fresh: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     caplog.set_level(logging.INFO)
     expected = spikes_of(HOW[0])
@@ -511,6 +512,7 @@ assert (native.spikes(terms, channels, None, *neuron)[0] == 1).all()
 """
 
 
+@pytest.mark.slow
 def test_processes_that_build_at_once_all_work_and_a_later_one_finds_what_they_built(
     fresh: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -504,6 +504,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str,
     return kernels
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED or sys.platform != "linux", reason="Triton compiles for CUDA on Linux, uninterpreted")
 @pytest.mark.parametrize("last", [True, False], ids=["channels last", "channels first"])
 def test_they_compile_without_fused_multiplication(compiled: list[tuple[str, Any]], last: bool) -> None:

@@ -309,6 +309,7 @@ def test_memory_does_not_grow_with_time(name: str) -> None:
     assert many == few
 
 
+@pytest.mark.slow
 def test_the_gradient_keeps_its_scale_through_a_deep_network_with_batch_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/methods.md, section 6, with the alternative that it rejects."""
     torch.manual_seed(0)

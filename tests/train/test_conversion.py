@@ -59,6 +59,7 @@ def test_a_converted_network_is_a_run_that_is_rebuilt_from_its_files(
         assert torch.equal(network(run).unroll(images, 20), network(run).unroll(images, 20))
 
 
+@pytest.mark.slow
 def test_the_options_reach_the_method(student_recipe: StudentMaker, trained: Run) -> None:
     recipe = converted(student_recipe(), trained, "threshold-balancing")
     whole = network(train(recipe))
@@ -70,6 +71,7 @@ def test_the_options_reach_the_method(student_recipe: StudentMaker, trained: Run
     assert first.threshold < next(whole.neurons())[1].threshold
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 @pytest.mark.parametrize("method", ["threshold-balancing", "shift"])
 def test_training_goes_on_from_the_conversion(
@@ -91,6 +93,7 @@ def test_training_goes_on_from_the_conversion(
     assert run.read_json("result.json")["best_epoch"] == 1
 
 
+@pytest.mark.slow
 def test_a_resume_meets_the_same_conversion(student_recipe: StudentMaker, trained: Run, tmp_path: Path) -> None:
     source = train(
         dataclasses.replace(

@@ -70,6 +70,7 @@ def test_resnet34_on_imagenet(write: Callable[..., Path], teacher: Callable[[Pat
     assert list(result["test_accuracy_by_timestep"]) == ["1", "2", "3", "4"]
 
 
+@pytest.mark.slow
 def test_a_resume_in_mid_epoch_gives_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_imagenet(tmp_path / "data", train=9)
     fields = [f"--data-dir={root}", "--data=imagenet", "--model=resnet20", "--image-size=32", "--validation=3"]

@@ -64,6 +64,7 @@ def test_an_ann_learns_from_the_mean_of_the_frames(teacher: Run) -> None:
     assert teacher.read_json("model.json")["frames"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_blockwise_distillation_on_frames(
