@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from spikestill.graph import SpikingNetwork
-from spikestill.nn import Poisson
+from spikestill.nn import IF, LIF, Poisson
 from tests.graph.networks import SHAPE, gradients
 from tests.reference.two_pass import rate_output
+
+NEURONS = {
+    "learnt, kept": LIF(0.6, 0.3, detach_reset=False, learn=("leak", "threshold")),
+    "learnt, hard": LIF(0.6, 0.3, "hard", "leak-then-subtract", learn=("leak", "threshold")),
+    "learnt threshold": IF(0.4, learn=("threshold",)),
+    "without leak": IF(0.4),
+}
 
 
 def assert_equals_reference(snn: SpikingNetwork, images: Tensor, encoded: list[Tensor] | None = None) -> None:
@@ -38,3 +48,15 @@ def assert_equals_reference(snn: SpikingNetwork, images: Tensor, encoded: list[T
 
 def images_of(batch: int = 3) -> Tensor:
     return torch.randn(batch, *SHAPE, dtype=torch.float64)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the most elements that an operation gave a tensor."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        self.numel = max(self.numel, *sizes, 0)
+        return result

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from spikestill.graph import SpikingNetwork, recomputed_rates
 from spikestill.graph.rate import RateRun
 from spikestill.graph.recomputed_rates import RecomputedRateRun
-from spikestill.nn import IF, LIF, Direct, Encoder, Events, Poisson
-from tests.graph.judging import assert_equals_reference, images_of
+from spikestill.nn import LIF, Direct, Encoder, Events, Poisson
+from tests.graph.judging import NEURONS, Largest, assert_equals_reference, images_of
 from tests.graph.networks import NETWORKS, SHAPE, gradients, spiking
-from tests.graph.test_streamed_rates import Largest
 
 T = 7  # 2 + 2 + 2 + 1 steps
 
@@ -31,13 +30,6 @@ def test_equals_the_plain_two_passes_for_an_input_that_moves(name: str) -> None:
     with torch.no_grad():
         encoded = list(Poisson(scale=3.0, seed=5)(images, T))
     assert_equals_reference(snn, images, encoded)
-
-
-NEURONS = {
-    "learnt, kept": LIF(0.6, 0.3, detach_reset=False, learn=("leak", "threshold")),
-    "learnt, hard": LIF(0.6, 0.3, "hard", "leak-then-subtract", learn=("leak", "threshold")),
-    "without leak": IF(0.4),
-}
 
 
 @pytest.mark.parametrize("initial", [None, 0.2], ids=["from rest", "from elsewhere"])

@@ -7,14 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from spikestill.graph import SpikingNetwork, streamed_rates
 from spikestill.graph.rate import RateRun
-from spikestill.nn import IF, LIF, Direct, Encoder, Events, Poisson
+from spikestill.nn import LIF, Direct, Encoder, Events, Poisson
 from spikestill.types import Record
-from tests.graph.judging import assert_equals_reference, images_of
+from tests.graph.judging import NEURONS, Largest, assert_equals_reference, images_of
 from tests.graph.networks import NETWORKS, SHAPE, gradients, spiking
 
 T = 37  # 8 + 8 + 8 + 8 + 5 steps
@@ -52,14 +50,6 @@ def test_equals_the_plain_two_passes_for_an_input_that_moves(name: str) -> None:
     with torch.no_grad():
         encoded = list(Poisson(scale=3.0, seed=5)(images, T))
     assert_equals_reference(snn, images, encoded)
-
-
-NEURONS = {
-    "learnt, kept": LIF(0.6, 0.3, detach_reset=False, learn=("leak", "threshold")),
-    "learnt, hard": LIF(0.6, 0.3, "hard", "leak-then-subtract", learn=("leak", "threshold")),
-    "learnt threshold": IF(0.4, learn=("threshold",)),
-    "without leak": IF(0.4),
-}
 
 
 @pytest.mark.parametrize("initial", [None, 0.2], ids=["from rest", "from elsewhere"])
@@ -167,18 +157,6 @@ def test_more_than_eight_steps_are_run_in_parts(timesteps: int, parts: int, monk
     spiking("plain", timesteps=timesteps)(torch.randn(2, *SHAPE))
     assert len(ran) == parts
     assert sum(ran) in (0, timesteps)
-
-
-class Largest(TorchDispatchMode):
-    """Notes the most elements that an operation gave a tensor."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        self.numel = max(self.numel, *sizes, 0)
-        return result
 
 
 @pytest.mark.parametrize("encoder", [Direct(), Poisson(3.0, seed=1)], ids=["direct", "poisson"])
