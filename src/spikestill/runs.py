@@ -31,7 +31,7 @@ from torch import Tensor
 
 from spikestill.files import is_partial, write_atomically, writing
 from spikestill.types import InputError
-from spikestill.values import read_yaml
+from spikestill.values import is_plain, read_yaml
 
 __all__ = ["HeldError", "Run", "environment", "read_weights", "write_weights"]
 
@@ -225,9 +225,12 @@ class Run:
         """Read one YAML file (safe loader).
 
         Raises:
-            InputError: when it is missing or not a YAML mapping.
+            InputError: when it is missing or not a YAML mapping of plain values.
         """
-        return self._read(name, read_yaml)
+        fields = self._read(name, read_yaml)
+        if not is_plain(fields):
+            raise InputError(f"{self.folder / name} is damaged: it holds more than texts, numbers, lists and mappings")
+        return fields
 
     def read_table(self, name: str) -> list[dict[str, str]]:
         """Read one CSV file as written by :meth:`write_table`.

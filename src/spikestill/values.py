@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-__all__ = ["read_yaml", "record_of", "value_of_type"]
+__all__ = ["is_plain", "read_yaml", "record_of", "value_of_type"]
 
 Record = TypeVar("Record")
 
@@ -31,6 +31,13 @@ def read_yaml(text: str) -> Any:
     if _count(value, {}) > _MOST_VALUES:
         raise ValueError(f"its aliases make more than {_MOST_VALUES} values of it")
     return value
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value consists of what JSON has: mappings by name, lists, texts, numbers, yes and no, and nothing."""
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and is_plain(entry) for name, entry in value.items())
+    return all(map(is_plain, value)) if isinstance(value, list) else isinstance(value, str | int | float | None)
 
 
 def _count(value: Any, known: dict[int, float]) -> float:

@@ -99,6 +99,8 @@ def test_digits_are_not_mirrored_unless_asked() -> None:
         (AnnRecipe, {"optimiser": {"lrr": 1}}, [], r"unknown option 'optimiser\.lrr': did you mean 'optimiser\.lr'"),
         (AnnRecipe, {"augmentation": {"crop": -1}}, [], "crop must be a number of pixels"),
         (AnnRecipe, "ann", ["3"], "unrecognized arguments: 3"),
+        (DistillRecipe, {"objectives": [{"name": "a", "weight": None}]}, [], r"'objectives\[0\].weight' must have a"),
+        (DistillRecipe, {"objectives": [{"name": "a", "wait": 1}]}, [], r"unknown option 'objectives\[0\].wait': did"),
     ],
 )
 def test_wrong_input_is_one_line(kind: type[AnnRecipe], source: str, words: list[str], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 
 from spikestill.data.recordings import _checked, _numpy_events
 from spikestill.recipes import NetworkDescription
+from spikestill.report.finished import Finished
 from spikestill.report.layouts import laid_out
 from spikestill.report.page import rendered
 from spikestill.runs import Run
@@ -46,6 +48,11 @@ CHANGES: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     ),
     "it has no gradient": ("recipe.yaml", lambda said: said.pop("gradient")),
     "timesteps: 'four' is no int": ("recipe.yaml", lambda said: said.update(timesteps="four")),
+    "it holds more than texts, numbers, lists": ("recipe.yaml", lambda said: said.update(model_options={1: 2, "a": 3})),
+    "it holds more than texts, numbers": (
+        "recipe.yaml",
+        lambda said: said.update(model_options={"born": datetime.date(2020, 1, 1)}),
+    ),
     "_Term has no field": ("recipe.yaml", lambda said: said.update(objectives=[{"nam": "logits"}])),
 }
 
@@ -58,6 +65,12 @@ def test_fields_of_a_run_that_are_something_else_are_named(expected: str, tmp_pa
     for read in (lambda: rendered([damaged]), lambda: laid_out("plain", [damaged])):
         with pytest.raises(InputError, match=f"{name} is damaged: .*{expected}"):
             read()
+
+
+def test_a_teacher_that_can_be_no_file_is_not_there(tmp_path: Path) -> None:
+    folder = Path(folders.student(tmp_path / "run", recorded=folders.evidence()))
+    damaged = altered(folder, "recipe.yaml", lambda said: said.update(teacher="n" * 5000))
+    assert Finished.open(damaged).other("teacher") is None
 
 
 def test_a_table_of_a_result_that_lacks_a_figure_is_refused(tmp_path: Path) -> None:

@@ -250,6 +250,17 @@ def strange(kind: type, fields: Mapping[str, Any], prefix: str = "") -> Iterator
                 yield InputError(f"option '{prefix}{name}' must be a mapping of fields, not {value!r}")
         elif value is None and type(None) not in get_args(hints[name]):
             yield InputError(f"option '{prefix}{name}' must have a value")
+        elif get_origin(hints[name]) is tuple and dataclasses.is_dataclass(get_args(hints[name])[0]):
+            for place, entry in enumerate(_fields_of(value)):
+                yield from strange(get_args(hints[name])[0], entry, f"{prefix}{name}[{place}].")
+
+
+def _fields_of(entries: Any) -> Iterator[Mapping[str, Any]]:
+    """Those of the entries of a list that are mappings; the parser says what is wrong with others."""
+    for entry in entries if isinstance(entries, list | tuple) else ():
+        fields = entry.as_dict() if hasattr(entry, "as_dict") else entry  # jsonargparse leaves its own namespaces there
+        if isinstance(fields, Mapping):
+            yield fields
 
 
 def _options(kind: type, prefix: str = "") -> Iterator[str]:

@@ -136,7 +136,7 @@ class Finished:
         if not isinstance(named, str):
             return None
         places = (Path(named), self.folder.parent / Path(named).name)
-        there = (place for place in places if (place / "result.json").is_file())
+        there = filter(_is_finished, places)
         return next((Finished.open(place) for place in there if place.resolve() != self.folder.resolve()), None)
 
     def epochs(self) -> list[Mapping[str, float]]:
@@ -162,6 +162,13 @@ class Finished:
             # Of a network that is not there any more only is known that there was one.
             same[name] = other.identity if other is not None else self.recipe.get(name) is not None
         return json.dumps(same, sort_keys=True)
+
+
+def _is_finished(place: Path) -> bool:
+    try:
+        return (place / "result.json").is_file()
+    except OSError:  # no name of a file
+        return False
 
 
 def repetitions(folders: Iterable[str | Path]) -> list[tuple[Finished, ...]]:
