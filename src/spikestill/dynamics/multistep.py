@@ -126,7 +126,7 @@ def rate_steps(
         threshold: scalar.
         timesteps: t, the number of these steps.
         rule: the neuron.
-        state: that after the steps before; None for the first ones.
+        state: that after the steps before, which is used up; None for the first ones.
         carry: ``[...]``, what the neurons start from at the first step; zero by default.
         learn: whether derivatives by leak and threshold are wanted; the first steps decide for all.
 

@@ -130,11 +130,12 @@ def rate_steps(
 ) -> tuple[Tensor, RateState]:
     """As :func:`plain.rate_steps`."""
     like = terms[0].values
-    out, after = _place_for_spikes(terms, timesteps), state.mapped(lambda _: _row(like))
+    # A block's state is read before its steps and written after them, so the new one takes the old one's place.
+    out, after = _place_for_spikes(terms, timesteps), state.mapped(lambda row: row.contiguous())
     arguments = _Arguments(terms, channels, timesteps)
     neuron = _neuron(rule, leak, threshold)
-    start, end = _RateState(*state), _RateState(*after)
-    _call("rate", like, rule, *arguments.terms, arguments.shape, neuron, start, out, None, end)
+    place = _RateState(*after)
+    _call("rate", like, rule, *arguments.terms, arguments.shape, neuron, place, out, None, place)
     return out, after
 
 

@@ -126,7 +126,10 @@ def rate_steps(
     timesteps: int,
     rule: NeuronRule,
 ) -> tuple[Tensor, RateState]:
-    """Some of the steps of :func:`rate`: their spikes ``[T, N]``, and the state after them."""
+    """Some of the steps of :func:`rate`: their spikes ``[T, N]``, and the state after them.
+
+    The ``state`` is used up: a backend may write the new one over it.
+    """
     carry, sensitivity, total, eligibility = state[:4]
     learn, zeros = state.leak_sensitivity is not None, torch.zeros_like(carry)
     leak_sensitivity, leak_eligibility, threshold_sensitivity, threshold_eligibility = (

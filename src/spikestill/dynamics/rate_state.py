@@ -42,7 +42,7 @@ class RateState(NamedTuple):
     def starting(cls, carry: Tensor, learn: bool) -> RateState:
         """Before the first step, for neurons that start from a carry; ``learn`` as in :func:`plain.rate`."""
         zeros = [torch.zeros_like(carry) for _ in range(6 if learn else 2)]
-        return cls(carry, torch.ones_like(carry), *zeros)
+        return cls(carry.clone(), torch.ones_like(carry), *zeros)
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> RateState:
         """The state with ``function`` applied to every tensor that there is."""
