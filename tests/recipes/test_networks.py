@@ -81,6 +81,13 @@ def test_a_module_of_ones_own_cannot_be_rebuilt() -> None:
         description.build()
 
 
+@pytest.mark.parametrize("name", ["name", "num_classes", "width"])
+def test_an_option_that_is_a_field_already_is_refused(name: str) -> None:
+    description = NetworkDescription.of(AnnRecipe(model="vgg5", model_options={name: 3}), small_data())
+    with pytest.raises(InputError, match=f"model_options cannot set {name}: fields of the recipe or the data do"):
+        description.build()
+
+
 def test_neurons_and_encoders_are_what_the_recipe_says() -> None:
     neuron = build_neuron(Neuron(name="if", threshold=2.0, order="leak-then-subtract", detach_reset=False))
     assert isinstance(neuron, ss.IF)

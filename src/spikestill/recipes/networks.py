@@ -150,15 +150,18 @@ class NetworkDescription:
         if self.model.startswith("custom:"):
             name = self.model.removeprefix("custom:")
             raise InputError(f"the network is a module of your own ({name}): build it and load the run's safetensors")
-        return models.create(
-            self.model,
-            num_classes=self.num_classes,
-            in_channels=self.input_shape[0],
-            image_size=self.input_shape[1],
-            width=self.width,
-            pretrained=pretrained,
-            **self.options,
-        )
+        known = {
+            "num_classes": self.num_classes,
+            "in_channels": self.input_shape[0],
+            "image_size": self.input_shape[1],
+            "width": self.width,
+            "pretrained": pretrained,
+        }
+        if twice := self.options.keys() & {"name", *known}:
+            raise InputError(
+                f"model_options cannot set {', '.join(sorted(twice))}: fields of the recipe or the data do"
+            )
+        return models.create(self.model, **known, **self.options)  # type: ignore[arg-type]
 
     def make_spiking(self, ann: nn.Module) -> SpikingNetwork:
         """A spiking network out of (a copy of) ``ann``, as described.
