@@ -93,9 +93,9 @@ def test_neurons_and_encoders_are_what_the_recipe_says() -> None:
     assert isinstance(neuron, ss.IF)
     assert (float(neuron.threshold), neuron.rule.order, neuron.rule.detach_reset) == (2.0, "leak-then-subtract", False)
     assert isinstance(build_encoder(Encoder(name="poisson", options={"signed": False})), ss.Poisson)
-    with pytest.raises(InputError, match="unexpected keyword argument 'speed'"):
+    with pytest.raises(InputError, match="encoder direct takes no options"):
         build_encoder(Encoder(name="direct", options={"speed": 1}))
-    with pytest.raises(InputError, match="unexpected keyword argument 'gamma'"):
+    with pytest.raises(InputError, match="unknown option of [a-z ]+ 'gamma'"):
         build_neuron(Neuron(surrogate=Surrogate(options={"gamma": 1.0})))
 
 

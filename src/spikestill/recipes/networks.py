@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +16,7 @@ from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.parts import Encoder, Neuron, Surrogate
 from spikestill.recipes.schema import AnnRecipe, Recipe
 from spikestill.runs import Run
-from spikestill.types import InputError
+from spikestill.types import InputError, unknown_name
 from spikestill.values import record_of
 
 if TYPE_CHECKING:
@@ -298,6 +299,12 @@ def describe_spiking(network: SpikingNetwork) -> dict[str, Any]:
 
 
 def _with_options(what: str, kind: Any, options: Mapping[str, Any]) -> Any:
+    known = inspect.signature(kind).parameters.keys() - {"args", "kwargs"}
+    if options and not known:
+        raise InputError(f"{what} takes no options")
+    for name in options:
+        if name not in known:
+            raise unknown_name(f"option of {what}", name, known)
     try:
         return kind(**options)
     except TypeError as error:
