@@ -27,10 +27,25 @@ def read_yaml(text: str) -> Any:
         ValueError: for one whose aliases make far more of it than it has, and what else PyYAML raises so.
         yaml.YAMLError: for what is no YAML.
     """
-    value = yaml.safe_load(text)
-    if _count(value, {}) > _MOST_VALUES:
-        raise ValueError(f"its aliases make more than {_MOST_VALUES} values of it")
-    return value
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if _count(node, {}) > _MOST_VALUES:  # before it is constructed: merging copies
+            raise ValueError(f"its aliases make more than {_MOST_VALUES} values of it")
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node | None, known: dict[int, float]) -> float:
+    """How many values are in a value, each place where it is used counted; without end in one that holds itself."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf  # for whoever meets it again within itself
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_count(entry, known) for entry in inner)
+    return known[id(node)]
 
 
 def is_plain(value: Any) -> bool:
@@ -38,17 +53,6 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(isinstance(name, str) and is_plain(entry) for name, entry in value.items())
     return all(map(is_plain, value)) if isinstance(value, list) else isinstance(value, str | int | float | None)
-
-
-def _count(value: Any, known: dict[int, float]) -> float:
-    """How many values there are in a value, each place where it is used counted; one that holds itself has no end."""
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) not in known:
-        known[id(value)] = math.inf
-        inner = [*value, *value.values()] if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_count(entry, known) for entry in inner)
-    return known[id(value)]
 
 
 def record_of(kind: type[Record], fields: Any) -> Record:

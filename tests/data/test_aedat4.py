@@ -45,17 +45,22 @@ def test_tonic_reads_the_same(recordings: list[Path]) -> None:
 def test_no_process_is_left(recordings: list[Path]) -> None:
     with Aedat4Decoder() as decode:
         decode(recordings[0])
-        (process,) = decode._started
-        assert process.poll() is None
-    assert process.returncode is not None
+        (process,) = decode._running
+        assert process._running.poll() is None
+    assert process._running.returncode is not None
 
 
 PROGRAM = """
 import os, sys
+print(flush=True)
 for number, line in enumerate(sys.stdin):
     {act}
 """
-ENDS = {"at once": "os.abort()", "amid the numbers": "print('{\"events\": 5}', flush=True); os._exit(0)"}
+ENDS = {
+    "at once": "os.abort()",
+    "amid the numbers": "print('{\"events\": 5}', flush=True); os._exit(0)",
+    "never": "import time; time.sleep(60)",
+}
 
 
 @pytest.mark.parametrize("act", ENDS.values(), ids=ENDS)
@@ -64,13 +69,30 @@ def test_a_recording_that_ends_the_decoder_is_a_line_and_the_next_one_is_read(
 ) -> None:
     whole = aedat4._PROGRAM
     (tmp_path / "ends.py").write_text(PROGRAM.format(act=act))
+    monkeypatch.setattr(aedat4, "_SECONDS", 0.5)
     with Aedat4Decoder() as decode:
-        monkeypatch.setattr(aedat4, "_PROGRAM", tmp_path / "ends.py")
-        with pytest.raises(InputError, match=r"0.aedat4' is not a readable AEDAT4 recording \(it ends the decoder\)"):
-            decode(recordings[0])
-        monkeypatch.setattr(aedat4, "_PROGRAM", whole)
-        decode._started[0].wait()
-        assert len(decode(recordings[1]).time) == 400
+        for _ in range(3):
+            monkeypatch.setattr(aedat4, "_PROGRAM", tmp_path / "ends.py")
+            with pytest.raises(
+                InputError, match=r"0.aedat4' is not a readable AEDAT4 recording \(it ends the decoder\)"
+            ):
+                decode(recordings[0])
+            monkeypatch.setattr(aedat4, "_PROGRAM", whole)
+            assert len(decode(recordings[1]).time) == 400
+            (process,) = decode._running
+            process._running.kill()  # it cannot take the recording after the next with it
+            with pytest.raises(InputError, match="it ends the decoder"):
+                decode(recordings[2])
+            assert not decode._running
+
+
+def test_a_decoder_that_does_not_start_is_no_fault_of_the_recording(
+    recordings: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name")
+    monkeypatch.setattr(aedat4, "_PROGRAM", tmp_path / "broken.py")
+    with Aedat4Decoder() as decode, pytest.raises(InputError, match="AEDAT4 recordings does not start: python -c"):
+        decode(recordings[0])
 
 
 def test_a_panic_of_the_decoder_is_a_reason_and_an_interruption_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +120,7 @@ def test_the_program_answers_line_by_line(
         paths.seek(0)
         monkeypatch.setattr(sys, "stdin", type("Standard", (), {"buffer": paths}))
         aedat4_process.main()
-    said, content = capfdbinary.readouterr().out.split(b"\n", 1)
+    ready, said, content = capfdbinary.readouterr().out.split(b"\n", 2)
+    assert not ready
     assert json.loads(said) == {"events": 400}
     assert len(content) == 400 * 4 * 8

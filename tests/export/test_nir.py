@@ -208,7 +208,7 @@ def test_a_missing_file_and_another_file_are_one_line(tmp_path: Path) -> None:
     ("program", "message"),
     [
         ("import time; time.sleep(60)", "student.nir is damaged: the HDF5 library finds no end within 0.5 s"),
-        ("import os; os.abort()", r"student.nir is damaged: it ends the process that reads it \(signal 6\)"),
+        ("import os; os.abort()", r"student.nir is damaged: it ends the process that reads it \(status -6\)"),
     ],
 )
 def test_a_file_that_its_library_does_not_survive_is_one_line(

@@ -131,8 +131,18 @@ def test_wrong_files_are_one_line(tmp_path: Path, text: str, message: str) -> No
     assert "\n" not in str(caught.value)
 
 
-def test_aliases_that_multiply_are_refused_before_anything_writes_them_out(tmp_path: Path) -> None:
-    lines = ["a0: &a0 [x, x]", *(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]" for n in range(40))]
+BOMBS = {
+    "lists": ("[x, x]", "[{}]"),
+    "merges": ("{x: 1}", "{{<<: [{}]}}"),
+    "pairs": ("[x, x]", "!!pairs [a: [{}]]"),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_aliases_that_multiply_are_refused_before_anything_writes_them_out(bomb: str, tmp_path: Path) -> None:
+    first, more = BOMBS[bomb]
+    lines = [f"a0: &a0 {first}"]
+    lines += [f"a{n + 1}: &a{n + 1} {more.format(', '.join([f'*a{n}'] * 9))}" for n in range(40)]
     (tmp_path / "mine.yaml").write_text("\n".join([*lines, "seed: *a40", "epochs: *a40"]))
     with pytest.raises(InputError, match="its aliases make more than 100000 values of it"):
         load(AnnRecipe, tmp_path / "mine.yaml")

@@ -40,7 +40,9 @@ def _answer(path: str) -> tuple[dict[str, Any], bytes]:
 
 
 def main() -> None:
-    """Answer until no more paths come: a line of JSON, and after ``events`` their rows as 64-bit integers."""
+    """An empty line, then answers: a line of JSON, and after ``events`` their rows as 64-bit integers."""
+    sys.stdout.buffer.write(b"\n")
+    sys.stdout.buffer.flush()
     for line in sys.stdin.buffer:
         said, content = _answer(json.loads(line))
         sys.stdout.buffer.write(json.dumps(said).encode() + b"\n" + content)
