@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spikestill.graph import SpikingNetwork, recomputed_rates
+from spikestill.graph import SpikingNetwork, recomputed_rates, to_spiking
 from spikestill.graph.rate import RateRun
 from spikestill.graph.recomputed_rates import RecomputedRateRun
 from spikestill.nn import LIF, Direct, Encoder, Events, Poisson
@@ -129,3 +129,79 @@ def test_every_convolution_before_a_normalisation_runs_twice_and_no_other(monkey
             module.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
     snn(torch.randn(2, *SHAPE)).sum().backward()
     assert {name: calls.count(name) for name in calls} == {"0": 1, "3": 2, "8": 1}
+
+
+class Wide(nn.Module):
+    """Blocks that many read: sums without neurons between them, halves that go apart, sizes that are asked for."""
+
+    def __init__(self, blocks: int, writes: bool) -> None:
+        super().__init__()
+        self.writes = writes
+        self.stem, self.relu = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()
+        self.sums = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(blocks))
+        self.halves = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()) for _ in range(blocks)
+        )
+        self.norm, self.last, self.head = nn.BatchNorm2d(8), nn.ReLU(), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.stem(x.mul_(0.5) if self.writes else x))
+        for layer in self.sums:
+            x = x + layer(x) / x.size(1)
+        for layer in self.halves:
+            first, second = x.chunk(2, 1)
+            x = torch.cat([first, layer(second)], 1)
+        x = self.last(self.norm(nn.functional.interpolate(x, size=x.shape[2:])))
+        return self.head(x.mean((2, 3)))
+
+
+def wide(blocks: int, encoder: str = "direct") -> SpikingNetwork:
+    neuron, way = LIF(0.6, 0.3), copy.deepcopy(ENCODERS[encoder])
+    return to_spiking(
+        Wide(blocks, encoder != "direct"), neuron=neuron, timesteps=T, input_shape=SHAPE, encoder=way
+    ).double()
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_network_with_many_readers_and_sizes(encoder: str) -> None:
+    images = torch.randn(*([T] if encoder == "events" else []), 3, *SHAPE, dtype=torch.float64)
+    got, expected = both(wide(3, encoder), images)
+    for value, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-10, atol=1e-10)
+
+
+def test_no_sequence_is_made_more_than_three_times() -> None:
+    snn = wide(6)
+    snn.recompute = True
+    images: dict[str, int] = {}
+
+    def count(name: str, batch: Tensor) -> None:
+        images[name] = images.get(name, 0) + len(batch)
+
+    for name, module in snn.body.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda _, args, name=name: count(name, args[0]))
+    snn(torch.randn(2, *SHAPE, dtype=torch.float64)).sum().backward()
+    assert max(images.values()) <= 3 * T * 2
+    assert images["stem"] == 2
+
+
+def test_a_normalisation_that_is_watched() -> None:
+    snn = spiking("residual", timesteps=T).double()
+    for module in snn.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(lambda *_: None)
+    got, expected = both(snn, images_of())
+    for value, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-10, atol=1e-10)
+
+
+def test_what_a_hook_keeps_of_a_convolution_stays_as_it_is() -> None:
+    snn = spiking("residual", timesteps=T, recompute=True)
+    kept: list[tuple[Tensor, Tensor]] = []
+    for module in snn.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda _, args, output: kept.append((output, output.clone())))
+    snn(torch.randn(2, *SHAPE))
+    assert kept
+    assert all(torch.equal(output, then) for output, then in kept)

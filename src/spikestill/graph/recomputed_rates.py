@@ -3,25 +3,29 @@
 BatchNorm in training takes statistics over all steps, so no step can be normalised before the last one is there. Rather
 than hold a layer's whole sequence until then, this run makes it twice, some steps at a time: once for the statistics,
 once for the neurons. What is kept of a sequence are its spikes, a bit each. It gives what ``rate.py`` gives, within
-rounding; each convolution before a BatchNorm runs once more forward.
+rounding; a convolution between neurons and a BatchNorm runs once more forward. What so many read that it would be made
+more than three times (in dense blocks, and where many layers have no neurons between them) is kept as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter, methodcaller
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikestill.dynamics import Normalisation, PackedSpikes, RateState, Term, moments_in_parts, normalise, time_mean
 from spikestill.graph.arguments import found_in, mapped
+from spikestill.graph.operations import is_in_place, is_linear
 from spikestill.graph.rate import Pair, RateRun, moved, normalised_rate, repeated
 from spikestill.graph.rate_gradients import RateConvolution, RateLinear
+from spikestill.graph.trace import module_of
 from spikestill.nn import LIF
 from spikestill.nn.batch_norm import normalisation_of
 
@@ -29,6 +33,8 @@ __all__ = ["RecomputedRateRun"]
 
 _STEPS_AT_ONCE = 2
 """How many time steps of a sequence are in memory at a time."""
+_MOST_TIMES = 3
+"""How often one is made at most."""
 
 
 class _Parts:
@@ -45,9 +51,14 @@ class _Parts:
     def __iter__(self) -> Iterator[Tensor]:
         return self._make()
 
-    def each(self, function: Callable[[Tensor], Tensor]) -> _Parts:
+    def each(self, function: Callable[[Tensor], Tensor], is_spare: bool = True) -> _Parts:
         """The sequence with a function applied to every part, which does not hand on the part itself."""
-        return _Parts(lambda: map(partial(_without_autograd, function), self))
+        return _Parts(lambda: map(partial(_without_autograd, function), self), is_spare)
+
+    def kept(self) -> _Parts:
+        """The sequence, made for the last time."""
+        parts = tuple(self)
+        return _Parts(lambda: iter(parts), is_spare=False)
 
 
 class _PairInParts(Pair):
@@ -90,12 +101,28 @@ class _Summand:
 class RecomputedRateRun(RateRun):
     """One training run of a spiking graph under rate gradients: as ``RateRun``, in less memory and more time."""
 
+    def __init__(self, body: fx.GraphModule, timesteps: int, taps: Mapping[fx.Node, str] | None = None) -> None:
+        super().__init__(body, timesteps, taps)
+        self._kept = _often_made(body, self._deferred, self.taps)
+
+    def run_node(self, n: fx.Node) -> Any:  # noqa: D102
+        result = super().run_node(n)
+        if n in self._kept:
+            for pair in found_in(result, _PairInParts):
+                pair.sequence = pair.sequence.kept()
+        return result
+
     def rate(self, encoded: Tensor) -> Tensor:  # noqa: D102
         if encoded.shape[0] == 1:
             return super().rate(encoded)
         mean = encoded.mean(0) if encoded.requires_grad else time_mean(encoded)
         parts = encoded.detach().split(_STEPS_AT_ONCE)
         return self.run(_PairInParts(_Parts(lambda: iter(parts), is_spare=False), mean)).rate
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102
+        if target is operator.getitem and isinstance(args[0], list):  # of several results
+            return args[0][args[1]]
+        return super().call_function(target, args, kwargs)
 
     def _spike(self, neuron: LIF, terms: Sequence[Term | _Summand]) -> Pair:
         state: RateState | None = None
@@ -132,7 +159,8 @@ class RecomputedRateRun(RateRun):
 
     def _counted(self, module: Any, pair: Pair, layer: type[RateLinear | RateConvolution]) -> Pair:
         assert isinstance(pair, _PairInParts)
-        parts = pair.sequence.each(lambda part: module(part.flatten(0, 1)).unflatten(0, (len(part), -1)))
+        is_spare = not module._forward_hooks  # which may keep what they see
+        parts = pair.sequence.each(lambda part: module(part.flatten(0, 1)).unflatten(0, (len(part), -1)), is_spare)
         return _PairInParts(parts, lambda mean: layer.apply(pair.rate, module.weight, module.bias, mean, module))
 
     def _normalised(self, module: _BatchNorm, pair: Pair) -> Any:
@@ -152,7 +180,9 @@ class RecomputedRateRun(RateRun):
         moving = list(dict.fromkeys(pair for pair in found_in((args, kwargs), Pair) if isinstance(pair, _PairInParts)))
         if not moving:
             return super()._generic(function, args, kwargs)
-        is_linear = self._is_linear
+        if isinstance(function, _BatchNorm) and (function.training or function.running_mean is None):
+            return self._by_the_whole(function, moving[0])
+        is_linear, writes = self._is_linear, is_in_place(self.module, self._node)  # type: ignore[arg-type]
 
         def rates(item: Any) -> Any:
             return item.rate if isinstance(item, Pair) else item
@@ -163,10 +193,13 @@ class RecomputedRateRun(RateRun):
             def values(item: Any) -> Any:
                 if not isinstance(item, Pair):
                     return item
-                return at_hand[item].flatten(0, 1) if item in at_hand else repeated(item.rate, steps)
+                if item not in at_hand:
+                    return repeated(item.rate, steps)
+                batch = at_hand[item].flatten(0, 1)
+                return batch.clone() if writes and not item.sequence.is_spare else batch
 
             made = function(*mapped(args, values), **mapped(dict(kwargs), values))
-            return mapped(made, lambda value: value.unflatten(0, (steps, -1)))
+            return mapped(made, lambda value: value.unflatten(0, (steps, -1)) if isinstance(value, Tensor) else value)
 
         def paired(rate: Tensor, chosen: Callable[[Any], Tensor]) -> Pair:
             def some(*parts: Tensor) -> Tensor:
@@ -176,9 +209,40 @@ class RecomputedRateRun(RateRun):
             return _PairInParts(parts, rate if is_linear else lambda mean: moved(rate, mean))
 
         by_rate = function(*mapped(args, rates), **mapped(dict(kwargs), rates))
-        if isinstance(by_rate, tuple | list):
-            return type(by_rate)(paired(rate, itemgetter(place)) for place, rate in enumerate(by_rate))
-        return paired(by_rate, lambda value: value)
+        if isinstance(by_rate, Tensor):
+            return paired(by_rate, lambda value: value)
+        if not found_in(by_rate, Tensor):  # sizes
+            return by_rate
+        return [paired(rate, itemgetter(place)) for place, rate in enumerate(by_rate)]
+
+    def _by_the_whole(self, function: Callable[..., Any], pair: _PairInParts) -> Pair:
+        """What needs all steps at once."""
+        result: Pair = super()._generic(function, (Pair(torch.cat(tuple(pair.sequence)), pair.rate),), {})
+        assert result.sequence is not None
+        parts = result.sequence.split(_STEPS_AT_ONCE)
+        return _PairInParts(_Parts(lambda: iter(parts), is_spare=False), result.rate)
+
+
+def _often_made(body: fx.GraphModule, deferred: Collection[fx.Node], taps: Collection[fx.Node]) -> frozenset[fx.Node]:
+    """The nodes whose sequence would be made more than ``_MOST_TIMES``, were it made anew for all who read it."""
+    times: dict[fx.Node, int] = {}
+    often: set[fx.Node] = set()
+    for node in reversed(body.graph.nodes):
+        module = module_of(body, node)
+        if isinstance(module, LIF):
+            times[node] = 1
+            continue
+        readings = sum(times[user] for user in node.users)
+        if node in deferred:  # a sum is read with its neurons; a normalisation once more, for its statistics
+            times[node] = readings + (module is not None)
+            continue
+        by_neurons_alone = all(user in deferred or isinstance(module_of(body, user), LIF) for user in node.users)
+        is_counted = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) or not is_linear(body, node)
+        times[node] = max(readings, 1) + (is_counted and not by_neurons_alone) + (node in taps)
+        if times[node] > _MOST_TIMES:
+            often.add(node)
+            times[node] = 1
+    return frozenset(often)
 
 
 def _without_autograd(function: Callable[..., Any], *arguments: Any) -> Any:
