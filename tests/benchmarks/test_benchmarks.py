@@ -61,6 +61,7 @@ def test_compiled_contestants_leave_no_batchnorm_in_inference() -> None:
         assert bool(norms) is not kind.folds
 
 
+@pytest.mark.slow
 def test_interleaved_takes_turns() -> None:
     order: list[str] = []
     times = interleaved(

@@ -44,6 +44,7 @@ def test_logits_approach_those_of_the_ann_as_one_over_t(name: str, method: str) 
     assert errors[2] < 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "residual", "identity shortcut", "dense", "gathering"])
 def test_every_rate_approaches_its_activation(name: str) -> None:
     ann, snn = pair(name)

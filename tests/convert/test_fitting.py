@@ -58,6 +58,7 @@ def errors_by_layer(ann: nn.Module, weights: SpikingNetwork, rates: SpikingNetwo
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ALL if name != "arithmetic"])  # its ReLU6 is not watched
 def test_the_error_of_every_fitted_layer_falls(name: str) -> None:
     inputs = images(9)
@@ -116,6 +117,7 @@ def test_the_defaults_make_small_steps_from_where_light_ended() -> None:
     assert all(one <= other for one, other in zip(after, before, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "residual", "max pooling", "arithmetic"])
 def test_logits_of_other_images_come_nearer_to_the_ann(name: str) -> None:
     inputs, others = images(24), images(24)

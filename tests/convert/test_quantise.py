@@ -98,6 +98,7 @@ def test_one_hidden_layer_is_converted_exactly(levels: int) -> None:
         torch.testing.assert_close(snn(inputs), source(inputs), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_deeper_networks_approach_it_with_as_many_levels_as_time_steps(name: str) -> None:
     errors = []
@@ -123,6 +124,7 @@ def test_neurons_have_the_learned_thresholds_and_start_half_way() -> None:
         assert neuron.initial.item() == pytest.approx(neuron.threshold.item() / 2)
 
 
+@pytest.mark.slow
 def test_two_time_steps_are_enough_after_fine_tuning_where_shift_fails() -> None:
     digits = load_digits()
     order = torch.randperm(len(digits.target))

@@ -96,6 +96,7 @@ def test_the_read_out_alone_brings_the_logits_to_the_scale_of_the_ann(factor: fl
     torch.testing.assert_close(one["7.bias"], ann[7].bias)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_logits_on_the_scale_of_the_ann_approach_its_own(name: str) -> None:
     ann, snn = pair(name)

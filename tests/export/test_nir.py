@@ -40,6 +40,7 @@ def assert_replays(snn: SpikingNetwork, folder: Path, images: Tensor) -> None:
     assert found.differing == found.predictions_differing == found.logits == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("leak", "rule"),
     [(0.5, "soft"), (0.9, "hard"), (1.0, "soft"), (0.9, "soft, leak first"), (0.5, "hard, leak first")],
@@ -204,6 +205,7 @@ def test_a_missing_file_and_another_file_are_one_line(tmp_path: Path) -> None:
     refused(tmp_path / "other.nir", "other.nir is damaged or no NIR file")
 
 
+@pytest.mark.trial
 @pytest.mark.parametrize(
     ("program", "message"),
     [
@@ -218,6 +220,14 @@ def test_a_file_that_its_library_does_not_survive_is_one_line(
     monkeypatch.setattr("spikestill.export.nir_file._TRIAL", program)
     monkeypatch.setattr("spikestill.export.nir_file._TRIAL_SECONDS", 0.5)
     refused(path, message)
+
+
+@pytest.mark.trial
+def test_a_file_that_is_read_elsewhere_first(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    assert from_nir(path).timesteps > 0
+    path.write_bytes(path.read_bytes()[:200])
+    refused(path, "student.nir is damaged or no NIR file")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])

@@ -41,6 +41,7 @@ def network(run: Run) -> SpikingNetwork:
     return loaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_converted_network_is_a_run_that_is_rebuilt_from_its_files(
     student_recipe: StudentMaker, trained: Run, method: str

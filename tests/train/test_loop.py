@@ -93,6 +93,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(ann_recipe: A
     assert not all(torch.equal(value, weights(other)[name]) for name, value in weights(one).items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [3, 5, 7])
 @pytest.mark.parametrize(
     "options",
