@@ -31,6 +31,7 @@ def relative_error(ann: nn.Module, snn: SpikingNetwork, inputs: Tensor, timestep
     return float((given - wanted).abs().mean() / wanted.abs().mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ALL)
 def test_logits_approach_those_of_the_ann_as_one_over_t(name: str, method: str) -> None:

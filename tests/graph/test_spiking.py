@@ -71,6 +71,7 @@ def _with_the_large_ones_slow(names: dict[str, int]) -> list[Any]:
     return [pytest.param(name, marks=[pytest.mark.slow] if name in slow else []) for name in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _with_the_large_ones_slow(TORCHVISION))
 def test_torchvision_models(name: str) -> None:
     import torchvision
@@ -79,6 +80,7 @@ def test_torchvision_models(name: str) -> None:
     assert_equals_ann(ann, (3, 32, 32), TORCHVISION[name], capped="mobilenet" in name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _with_the_large_ones_slow(TIMM))
 def test_timm_models(name: str) -> None:
     import timm

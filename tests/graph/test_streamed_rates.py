@@ -160,7 +160,7 @@ def test_more_than_eight_steps_are_run_in_parts(timesteps: int, parts: int, monk
 
 
 @pytest.mark.parametrize("encoder", [Direct(), Poisson(3.0, seed=1)], ids=["direct", "poisson"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["residual", "max pooling", "shared", "linear"])
 def test_no_tensor_grows_with_time(name: str, encoder: Encoder) -> None:
     largest = []
     for timesteps in (32, 128):
