@@ -4,37 +4,52 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from spikestill.dynamics import PackedSpikes, batch_moments, moments_in_parts
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64]
 
 
+def packed(*parts: Tensor) -> PackedSpikes:
+    spikes = PackedSpikes()
+    for part in parts:
+        spikes.add(part)
+    return spikes
+
+
 @given(
-    shape=st.lists(st.integers(0, 7), min_size=2, max_size=5),
+    shape=st.tuples(st.integers(1, 9), st.integers(0, 7), st.integers(1, 7), st.integers(1, 4), st.integers(1, 4)),
+    part=st.integers(1, 4),
+    other=st.integers(1, 4),
     dtype=st.sampled_from(DTYPES),
     seed=st.integers(0, 1000),
     channels_last=st.booleans(),
 )
-def test_spikes_come_back_as_they_were(shape: list[int], dtype: torch.dtype, seed: int, channels_last: bool) -> None:
+def test_spikes_come_back_as_they_were(
+    shape: tuple[int, ...], part: int, other: int, dtype: torch.dtype, seed: int, channels_last: bool
+) -> None:
     draw = torch.Generator().manual_seed(seed)
     spikes = torch.rand(shape, generator=draw).round().to(dtype)
     if channels_last:
         spikes = spikes.transpose(1, -1).contiguous().transpose(1, -1)
-    unpacked = PackedSpikes(spikes).unpacked(torch.ones(shape[1:]))
-    torch.testing.assert_close(unpacked, spikes, rtol=0, atol=0)
+    parts = list(packed(*spikes.split(part)).parts(other, torch.ones(shape[1:])))
+    assert [len(item) for item in parts] == [len(item) for item in spikes.split(other)]
+    torch.testing.assert_close(torch.cat(parts), spikes, rtol=0, atol=0)
     if spikes.numel() > 1:
-        assert unpacked.stride() == spikes.stride()
+        axes = [axis for axis in range(1, 5) if shape[axis] > 1]
+        assert all(item.stride(axis) == spikes.stride(axis) for item in parts for axis in axes)
 
 
 def test_a_spike_takes_a_bit() -> None:
-    packed = PackedSpikes(torch.ones(3, 4, 5, 8))
-    assert packed._bytes.untyped_storage().nbytes() == 3 * 4 * 5 * 8 // 8
+    (kept,) = packed(torch.ones(3, 4, 5, 8))._bytes
+    assert kept.untyped_storage().nbytes() == 3 * 4 * 5 * 8 // 8
 
 
 def test_a_scale_that_is_nan_shows() -> None:
     scale = torch.tensor([[1.0, float("nan"), 1.0]])
-    unpacked = PackedSpikes(torch.tensor([[[1.0, float("nan"), 0.0]], [[0.0, 0.0, 1.0]]])).unpacked(scale)
+    spikes = packed(torch.tensor([[[1.0, float("nan"), 0.0]], [[0.0, 0.0, 1.0]]]))
+    (unpacked,) = spikes.parts(2, scale)
     assert unpacked[:, 0, 1].isnan().all()
     assert unpacked[:, 0, ::2].tolist() == [[1, 0], [0, 1]]
 

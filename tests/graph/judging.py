@@ -51,12 +51,13 @@ def images_of(batch: int = 3) -> Tensor:
 
 
 class Largest(TorchDispatchMode):
-    """Notes the most elements that an operation gave a tensor."""
+    """Notes the most numbers that an operation gave a tensor."""
 
     numel = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        numbers = (leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point())
+        sizes = [leaf.numel() for leaf in numbers]
         self.numel = max(self.numel, *sizes, 0)
         return result

@@ -73,6 +73,13 @@ def test_a_teacher_that_can_be_no_file_is_not_there(tmp_path: Path) -> None:
     assert Finished.open(damaged).other("teacher") is None
 
 
+def test_runs_that_name_each_other_as_teacher_are_shown(tmp_path: Path) -> None:
+    named = [folders.student(tmp_path / name, recorded=folders.evidence()) for name in ("one", "other")]
+    for folder, teacher in zip(named, reversed(named), strict=True):
+        altered(Path(folder), "recipe.yaml", lambda said, teacher=teacher: said.update(teacher=str(teacher)))
+    assert isinstance(Finished.open(named[0]).identity, str)
+
+
 def test_a_table_of_a_result_that_lacks_a_figure_is_refused(tmp_path: Path) -> None:
     folder = Path(folders.student(tmp_path / "run"))
     with pytest.raises(InputError, match="result.json in .* is damaged: it lacks 'training_seconds'"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -38,24 +39,29 @@ def moments_in_parts(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor, i
 
 
 class PackedSpikes:
-    """Some steps of a layer's spikes, a bit each.
+    """A layer's spikes, a bit each: they are added some steps at a time, and read so."""
 
-    Args:
-        spikes: ``[t, B, ...]`` of zeros and ones; NaN counts as a one.
-    """
+    def __init__(self) -> None:
+        self._bytes: list[Tensor] = []
 
-    def __init__(self, spikes: Tensor) -> None:
-        self._layout = Layout.of(spikes)
+    def add(self, spikes: Tensor) -> None:
+        """Take the next steps ``[t, B, ...]`` of zeros and ones; NaN counts as a one."""
+        self._layout, self._dtype = Layout.of(spikes), spikes.dtype
         flat = self._layout.flat(spikes)
-        self._shape, self._dtype = flat.shape, flat.dtype
-        fired = functional.pad(flat.flatten() != 0, (0, -flat.numel() % 8)).view(torch.uint8).view(torch.int64)
+        fired = functional.pad(flat != 0, (0, -flat.shape[1] % 8)).view(torch.uint8)
+        eights = fired.flatten().view(torch.int64).view(len(fired), fired.shape[1] // 8)
         # Of eight bytes that are 0 or 1, the product's highest byte has bit k where byte k is 1.
-        self._bytes = (fired.mul_(0x0102040810204080) >> 56).to(torch.uint8)
+        self._bytes.append((eights.mul_(0x0102040810204080) >> 56).to(torch.uint8))
+
+    def parts(self, timesteps: int, scale: Tensor) -> Iterator[Tensor]:
+        """The spikes ``[t, B, ...]`` times ``scale [B, ...]``, in their dtype and layout, so many steps at a time."""
+        if len(self._bytes) > 1:
+            self._bytes = [torch.cat(self._bytes)]
+        row = self._layout.flat(scale).to(self._dtype)
+        return map(partial(self._unpacked, row), self._bytes[0].split(timesteps))
 
     @torch.no_grad()
-    def unpacked(self, scale: Tensor) -> Tensor:
-        """The spikes ``[t, B, ...]`` in their dtype and memory layout, times ``scale [B, ...]``."""
+    def _unpacked(self, scale: Tensor, packed: Tensor) -> Tensor:
         # All eight bytes are the packed one; of byte k, bit k is kept.
-        fired = self._bytes.long().mul_(0x0101010101010101).bitwise_and_(0x8040201008040201 - 2**64)
-        flat = (fired.view(torch.uint8)[: self._shape.numel()] != 0).view(self._shape)
-        return self._layout.restore(flat * self._layout.flat(scale).to(self._dtype))
+        fired = packed.long().mul_(0x0101010101010101).bitwise_and_(0x8040201008040201 - 2**64).view(torch.uint8)
+        return self._layout.restore((fired[:, : len(scale)] != 0) * scale)

@@ -9,11 +9,13 @@ more than three times (in dense blocks, and where many layers have no neurons be
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import itemgetter, methodcaller
+from itertools import starmap
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -32,9 +34,10 @@ from spikestill.nn.batch_norm import normalisation_of
 __all__ = ["RecomputedRateRun"]
 
 _STEPS_AT_ONCE = 2
-"""How many time steps of a sequence are in memory at a time."""
+"""How many time steps of a sequence are in memory at a time; more of a small one, as many as fit into the place of one
+step of the largest."""
 _MOST_TIMES = 3
-"""How often one is made at most."""
+"""How often a sequence is made at most."""
 
 
 class _Parts:
@@ -104,6 +107,7 @@ class RecomputedRateRun(RateRun):
     def __init__(self, body: fx.GraphModule, timesteps: int, taps: Mapping[fx.Node, str] | None = None) -> None:
         super().__init__(body, timesteps, taps)
         self._kept = _often_made(body, self._deferred, self.taps)
+        self._steps, self._input = _steps_at_once(body), next(iter(body.graph.nodes))
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: D102
         result = super().run_node(n)
@@ -116,7 +120,7 @@ class RecomputedRateRun(RateRun):
         if encoded.shape[0] == 1:
             return super().rate(encoded)
         mean = encoded.mean(0) if encoded.requires_grad else time_mean(encoded)
-        parts = encoded.detach().split(_STEPS_AT_ONCE)
+        parts = encoded.detach().split(self._steps[self._input])
         return self.run(_PairInParts(_Parts(lambda: iter(parts), is_spare=False), mean)).rate
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102
@@ -126,10 +130,10 @@ class RecomputedRateRun(RateRun):
 
     def _spike(self, neuron: LIF, terms: Sequence[Term | _Summand]) -> Pair:
         state: RateState | None = None
-        packed: list[PackedSpikes] = []
+        packed = PackedSpikes()
         for some, steps in self._in_parts(terms):
             spikes, state = neuron.rate_steps(some, steps, state)
-            packed.append(PackedSpikes(spikes))
+            packed.add(spikes)
             dtype = spikes.dtype
             del some, spikes  # before the next part is made
         assert state is not None
@@ -137,20 +141,20 @@ class RecomputedRateRun(RateRun):
         sound = torch.where(state.spike_count.isnan(), state.spike_count, 1.0).to(dtype)
         by_rate = [term if isinstance(term, Term) else term.of_rate(sound) for term in terms]
         rate = neuron.rate_after(state, self.timesteps, by_rate)
-        return _PairInParts(_Parts(lambda: map(methodcaller("unpacked", sound), packed)), rate)
+        return _PairInParts(_Parts(partial(packed.parts, self._steps[self._node], sound)), rate)
 
     def _in_parts(self, terms: Sequence[Term | _Summand]) -> Iterator[tuple[list[Term], int]]:
         """The terms of some steps at a time, and how many steps these are."""
         moving = [term for term in terms if isinstance(term, _Summand)]
         still = [term for term in terms if isinstance(term, Term)]
         if not moving:
-            starts = range(0, self.timesteps, _STEPS_AT_ONCE)
-            return ((still, min(_STEPS_AT_ONCE, self.timesteps - start)) for start in starts)
+            most = self._steps[self._node]
+            return ((still, min(most, self.timesteps - start)) for start in range(0, self.timesteps, most))
 
         def some(*parts: Tensor) -> tuple[list[Term], int]:
             return [*still, *(term.of_steps(part) for term, part in zip(moving, parts, strict=True))], len(parts[0])
 
-        return map(some, *(term.pair.sequence for term in moving))
+        return _together(some, [term.pair.sequence for term in moving])
 
     def _dropped(self, pair: Pair, mask: Tensor) -> Pair:
         if not isinstance(pair, _PairInParts):
@@ -205,7 +209,7 @@ class RecomputedRateRun(RateRun):
             def some(*parts: Tensor) -> Tensor:
                 return chosen(_without_autograd(of_steps, *parts))
 
-            parts = _Parts(lambda: map(some, *(pair.sequence for pair in moving)), is_spare=False)
+            parts = _Parts(lambda: _together(some, [pair.sequence for pair in moving]), is_spare=False)
             return _PairInParts(parts, rate if is_linear else lambda mean: moved(rate, mean))
 
         by_rate = function(*mapped(args, rates), **mapped(dict(kwargs), rates))
@@ -219,8 +223,42 @@ class RecomputedRateRun(RateRun):
         """What needs all steps at once."""
         result: Pair = super()._generic(function, (Pair(torch.cat(tuple(pair.sequence)), pair.rate),), {})
         assert result.sequence is not None
-        parts = result.sequence.split(_STEPS_AT_ONCE)
+        parts = result.sequence.split(self._steps[self._node])
         return _PairInParts(_Parts(lambda: iter(parts), is_spare=False), result.rate)
+
+
+def _steps_at_once(body: fx.GraphModule) -> dict[fx.Node, int]:
+    """Of every node, how many time steps a part of its sequence has, where it is a new one.
+
+    What is made of that sequence, up to the next neurons, comes in the same parts, so the largest of them decides.
+    """
+    sizes: dict[fx.Node, int] = {}
+    for node in reversed(body.graph.nodes):
+        made_of_it = (sizes[user] for user in node.users if not isinstance(module_of(body, user), LIF))
+        sizes[node] = max(math.prod(node.meta.get("shape", ())), *made_of_it, 1)
+    return {node: max(_STEPS_AT_ONCE, max(sizes.values()) // size) for node, size in sizes.items()}
+
+
+def _together(function: Callable[..., Any], sequences: Sequence[_Parts]) -> Iterator[Any]:
+    """A function of the parts of several sequences."""
+    if len(sequences) == 1:  # no name here, which would keep a part while the next one is made
+        return map(function, sequences[0])
+    return starmap(function, _of_same_steps(sequences))
+
+
+def _of_same_steps(sequences: Sequence[_Parts]) -> Iterator[tuple[Tensor, ...]]:
+    """Their parts, cut where another one's ends."""
+    readers = [iter(sequence) for sequence in sequences]
+    rests = [next(reader) for reader in readers]
+    while True:
+        steps = min(map(len, rests))
+        yield tuple(rest[:steps] for rest in rests)
+        rests = [rest[steps:] for rest in rests]
+        for place, reader in enumerate(readers):
+            if not len(rests[place]):
+                rests[place] = next(reader, rests[place])
+        if not all(map(len, rests)):
+            return
 
 
 def _often_made(body: fx.GraphModule, deferred: Collection[fx.Node], taps: Collection[fx.Node]) -> frozenset[fx.Node]:

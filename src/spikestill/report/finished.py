@@ -156,11 +156,19 @@ class Finished:
     @property
     def identity(self) -> str:
         """What repetitions of one experiment have in common, of this run and of the networks it learned from."""
+        return self._identity(frozenset())
+
+    def _identity(self, learners: frozenset[Path]) -> str:
+        """As ``identity``; a network that is said to have learned from one of its ``learners`` is not looked at."""
+        learners |= {self.folder.resolve()}
         same = {name: value for name, value in self.recipe.items() if name not in (*_SEEDED, *_NETWORKS)}
         for name in _NETWORKS:
             other = self.other(name)  # type: ignore[arg-type]
-            # Of a network that is not there any more only is known that there was one.
-            same[name] = other.identity if other is not None else self.recipe.get(name) is not None
+            if other is None or other.folder.resolve() in learners:
+                # Of a network that is not there any more only is known that there was one.
+                same[name] = self.recipe.get(name) is not None
+            else:
+                same[name] = other._identity(learners)
         return json.dumps(same, sort_keys=True)
 
 
