@@ -28,6 +28,7 @@ def test_help_names_the_options(command: str, capsys: pytest.CaptureFixture[str]
         main([command, "--help"])
     shown = capsys.readouterr().out
     assert f"usage: spikestill {command}" in shown
+    assert not any(heading in shown for heading in ("Args:", "Raises:"))
     if command in ("train", "distill"):
         for option in (
             "--out",

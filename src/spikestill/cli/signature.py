@@ -20,8 +20,9 @@ def call(function: Callable[..., None], command: str, words: Sequence[str]) -> N
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
-    parser = ArgumentParser(prog=f"spikestill {command}", exit_on_error=False, description=inspect.getdoc(function))
-    parser.add_function_arguments(function, nested_key=None, as_positional=True, fail_untyped=True)
+    description = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]  # the arguments are listed by themselves
+    parser = ArgumentParser(prog=f"spikestill {command}", exit_on_error=False, description=description)
+    parser.add_function_arguments(function, as_group=False, as_positional=True, fail_untyped=True)
     words = [spelled(word) for word in words]
     refuse_unknown_options(words, inspect.signature(function).parameters)
     try:
