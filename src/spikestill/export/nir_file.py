@@ -15,8 +15,19 @@ from spikestill.types import InputError
 
 __all__ = ["Graph", "read"]
 
-_TRIAL = "import sys, nir; nir.read(sys.argv[1])"
+_TRIAL = """
+import contextlib, sys, nir
+with contextlib.suppress(ImportError, ValueError):  # not every system has it, and it may be lower already
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), resource.getrlimit(resource.RLIMIT_AS)[1]))
+try:
+    nir.read(sys.argv[1])
+except Exception as error:
+    sys.exit(" ".join(str(error).split()) or type(error).__name__)
+"""
 _TRIAL_SECONDS = 60
+_TRIAL_BYTES = 4 * 2**30
+"""Of memory, beside eight times the file's size."""
 
 
 class Graph(nir.NIRGraph):  # type: ignore[misc]
@@ -49,7 +60,7 @@ def read(path: str | Path) -> nir.NIRGraph:
     """
     if not Path(path).is_file():
         raise InputError(f"cannot read {path}: there is no such file")
-    _try_elsewhere(path)
+    _try_elsewhere(Path(path))
     try:
         return nir.read(path)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
@@ -57,19 +68,23 @@ def read(path: str | Path) -> nir.NIRGraph:
         raise InputError(f"{path} is damaged or no NIR file: {reason}") from error
 
 
-def _try_elsewhere(path: str | Path) -> None:
-    """Read the file in a process of its own first: on some damaged ones the HDF5 library never comes back.
+def _try_elsewhere(path: Path) -> None:
+    """Read the file in a process of its own first: on some damaged ones HDF5 never comes back, or takes all memory.
 
     Raises:
-        InputError: when that process does not end, or ends by a signal. What else is wrong is said by reading again.
+        InputError: when that process fails, does not end, or ends by a signal.
     """
-    command = [sys.executable, "-P", "-c", _TRIAL, str(path)]
+    limit = _TRIAL_BYTES + 8 * path.stat().st_size
+    command = [sys.executable, "-P", "-c", _TRIAL, str(path), str(limit)]
     nowhere = subprocess.DEVNULL
     try:
         process = subprocess.run(
-            command, stdin=nowhere, stdout=nowhere, stderr=nowhere, timeout=_TRIAL_SECONDS, check=False
+            command, stdin=nowhere, stdout=nowhere, stderr=subprocess.PIPE, timeout=_TRIAL_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise InputError(f"{path} is damaged: the HDF5 library finds no end within {_TRIAL_SECONDS} s") from error
-    if process.returncode not in (0, 1):  # 1 is an exception
+    if process.returncode not in (0, 1):
         raise InputError(f"{path} is damaged: it ends the process that reads it (status {process.returncode})")
+    if process.returncode == 1:
+        said = process.stderr.decode(errors="replace").strip().splitlines()
+        raise InputError(f"{path} is damaged or no NIR file: {said[-1] if said else 'it cannot be read'}")
