@@ -46,6 +46,15 @@ def assert_equals_reference(snn: SpikingNetwork, images: Tensor, encoded: list[T
         torch.testing.assert_close(images.grad, by_images, rtol=1e-10, atol=1e-10)
 
 
+def assert_equals_reference_for_drawn_spikes(snn: SpikingNetwork) -> None:
+    """As :func:`assert_equals_reference`, of a network in float64 whose Poisson encoder has a seed."""
+    assert isinstance(snn.encoder, Poisson)
+    images, encoder = images_of(), copy.deepcopy(snn.encoder)
+    with torch.no_grad():
+        encoded = list(encoder(images, snn.timesteps))
+    assert_equals_reference(snn, images, encoded)
+
+
 def images_of(batch: int = 3) -> Tensor:
     return torch.randn(batch, *SHAPE, dtype=torch.float64)
 

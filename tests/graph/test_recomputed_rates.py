@@ -13,7 +13,13 @@ from spikestill.graph import SpikingNetwork, recomputed_rates, to_spiking
 from spikestill.graph.rate import RateRun
 from spikestill.graph.recomputed_rates import RecomputedRateRun
 from spikestill.nn import LIF, Direct, Encoder, Events, Poisson
-from tests.graph.judging import NEURONS, Largest, assert_equals_reference, images_of
+from tests.graph.judging import (
+    NEURONS,
+    Largest,
+    assert_equals_reference,
+    assert_equals_reference_for_drawn_spikes,
+    images_of,
+)
 from tests.graph.networks import NETWORKS, SHAPE, gradients, spiking
 
 T = 7  # 2 + 2 + 2 + 1 steps
@@ -27,10 +33,7 @@ def test_equals_the_plain_two_passes(name: str) -> None:
 @pytest.mark.parametrize("name", ["residual", "dropout", "max pooling", "dense", "shared"])
 def test_equals_the_plain_two_passes_for_an_input_that_moves(name: str) -> None:
     snn = spiking(name, encoder=Poisson(scale=3.0, seed=5), timesteps=T, recompute=True).double()
-    images = images_of()
-    with torch.no_grad():
-        encoded = list(Poisson(scale=3.0, seed=5)(images, T))
-    assert_equals_reference(snn, images, encoded)
+    assert_equals_reference_for_drawn_spikes(snn)
 
 
 @pytest.mark.parametrize("initial", [None, 0.2], ids=["from rest", "from elsewhere"])

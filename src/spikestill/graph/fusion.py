@@ -17,7 +17,7 @@ from spikestill.graph.trace import module_of
 from spikestill.nn import LIF
 from spikestill.nn.batch_norm import SynchronisedBatchNorm
 
-__all__ = ["deferred_to_neurons", "has_one_reader", "is_deferrable_norm"]
+__all__ = ["deferred_to_neurons", "has_one_reader", "is_deferrable_norm", "is_neuron"]
 
 _SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 
@@ -27,7 +27,7 @@ def deferred_to_neurons(body: fx.GraphModule, kept: Collection[fx.Node] = ()) ->
     deferred: set[fx.Node] = set()
     for node in reversed(body.graph.nodes):
         sums = {user for user in node.users if user in deferred and module_of(body, user) is None}
-        users = [user for user in node.users if user not in sums and not _is_neuron(body, user)]
+        users = [user for user in node.users if user not in sums and not is_neuron(body, user)]
         if node in kept or users or not node.users:
             continue
         if is_deferrable_norm(module_of(body, node)) or (_is_sum_of_two(node) and not sums):
@@ -61,7 +61,8 @@ def is_deferrable_norm(module: nn.Module | None) -> bool:
     return not any(hooks)
 
 
-def _is_neuron(body: fx.GraphModule, node: fx.Node) -> bool:
+def is_neuron(body: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node calls a layer of neurons."""
     return isinstance(module_of(body, node), LIF)
 
 

@@ -23,7 +23,7 @@ from spikestill.graph.rate_gradients import RateBatchNorm, RateConvolution, Rate
 from spikestill.nn import LIF
 from spikestill.nn.batch_norm import normalisation_of
 
-__all__ = ["Pair", "RateRun", "moved", "normalised_rate", "repeated"]
+__all__ = ["Pair", "RateRun", "at_rates", "moved", "normalised_rate", "repeated"]
 
 
 class Pair:
@@ -162,11 +162,7 @@ class RateRun(fx.Interpreter):
     def _generic(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Any other operation: its value over all steps, its gradient that of the operation at the rates."""
         pairs = found_in((args, kwargs), Pair)
-
-        def rates(item: Any) -> Any:
-            return item.rate if isinstance(item, Pair) else item
-
-        by_rate = function(*mapped(args, rates), **mapped(dict(kwargs), rates))
+        by_rate = at_rates(function, args, kwargs)
         if not pairs:  # of a parameter, or of sizes: a constant
             return by_rate
         if all(pair.sequence is None for pair in pairs):
@@ -192,6 +188,15 @@ class RateRun(fx.Interpreter):
     def _spread(self, pair: Pair) -> Tensor:
         """All steps as one batch ``[T*B, ...]``."""
         return repeated(pair.rate, self.timesteps) if pair.sequence is None else pair.sequence.flatten(0, 1)
+
+
+def at_rates(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What a function makes of the rates of its pairs, inside autograd."""
+
+    def rates(item: Any) -> Any:
+        return item.rate if isinstance(item, Pair) else item
+
+    return function(*mapped(args, rates), **mapped(dict(kwargs), rates))
 
 
 def repeated(rate: Tensor, timesteps: int) -> Tensor:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import starmap
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -24,8 +23,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikestill.dynamics import Normalisation, PackedSpikes, RateState, Term, moments_in_parts, normalise, time_mean
 from spikestill.graph.arguments import found_in, mapped
+from spikestill.graph.fusion import is_neuron
 from spikestill.graph.operations import is_in_place, is_linear
-from spikestill.graph.rate import Pair, RateRun, moved, normalised_rate, repeated
+from spikestill.graph.rate import Pair, RateRun, at_rates, moved, normalised_rate, repeated
 from spikestill.graph.rate_gradients import RateConvolution, RateLinear
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF
@@ -188,9 +188,6 @@ class RecomputedRateRun(RateRun):
             return self._by_the_whole(function, moving[0])
         is_linear, writes = self._is_linear, is_in_place(self.module, self._node)  # type: ignore[arg-type]
 
-        def rates(item: Any) -> Any:
-            return item.rate if isinstance(item, Pair) else item
-
         def of_steps(*parts: Tensor) -> Any:
             at_hand, steps = dict(zip(moving, parts, strict=True)), len(parts[0])
 
@@ -212,12 +209,12 @@ class RecomputedRateRun(RateRun):
             parts = _Parts(lambda: _together(some, [pair.sequence for pair in moving]), is_spare=False)
             return _PairInParts(parts, rate if is_linear else lambda mean: moved(rate, mean))
 
-        by_rate = function(*mapped(args, rates), **mapped(dict(kwargs), rates))
+        by_rate = at_rates(function, args, kwargs)
         if isinstance(by_rate, Tensor):
             return paired(by_rate, lambda value: value)
         if not found_in(by_rate, Tensor):  # sizes
             return by_rate
-        return [paired(rate, itemgetter(place)) for place, rate in enumerate(by_rate)]
+        return [paired(rate, operator.itemgetter(place)) for place, rate in enumerate(by_rate)]
 
     def _by_the_whole(self, function: Callable[..., Any], pair: _PairInParts) -> Pair:
         """What needs all steps at once."""
@@ -234,9 +231,10 @@ def _steps_at_once(body: fx.GraphModule) -> dict[fx.Node, int]:
     """
     sizes: dict[fx.Node, int] = {}
     for node in reversed(body.graph.nodes):
-        made_of_it = (sizes[user] for user in node.users if not isinstance(module_of(body, user), LIF))
+        made_of_it = (sizes[user] for user in node.users if not is_neuron(body, user))
         sizes[node] = max(math.prod(node.meta.get("shape", ())), *made_of_it, 1)
-    return {node: max(_STEPS_AT_ONCE, max(sizes.values()) // size) for node, size in sizes.items()}
+    largest = max(sizes.values())
+    return {node: max(_STEPS_AT_ONCE, largest // size) for node, size in sizes.items()}
 
 
 def _together(function: Callable[..., Any], sequences: Sequence[_Parts]) -> Iterator[Any]:
@@ -266,15 +264,14 @@ def _often_made(body: fx.GraphModule, deferred: Collection[fx.Node], taps: Colle
     times: dict[fx.Node, int] = {}
     often: set[fx.Node] = set()
     for node in reversed(body.graph.nodes):
-        module = module_of(body, node)
-        if isinstance(module, LIF):
+        if is_neuron(body, node):
             times[node] = 1
             continue
-        readings = sum(times[user] for user in node.users)
+        module, readings = module_of(body, node), sum(times[user] for user in node.users)
         if node in deferred:  # a sum is read with its neurons; a normalisation once more, for its statistics
             times[node] = readings + (module is not None)
             continue
-        by_neurons_alone = all(user in deferred or isinstance(module_of(body, user), LIF) for user in node.users)
+        by_neurons_alone = all(user in deferred or is_neuron(body, user) for user in node.users)
         is_counted = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) or not is_linear(body, node)
         times[node] = max(readings, 1) + (is_counted and not by_neurons_alone) + (node in taps)
         if times[node] > _MOST_TIMES:

@@ -12,9 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from spikestill.graph.cut import cut, cut_points, node_named
+from spikestill.graph.fusion import is_neuron
 from spikestill.graph.sequence import SequenceRun
 from spikestill.graph.trace import calls, module_of
-from spikestill.nn import LIF
 
 __all__ = ["run_in_segments", "segment_ends"]
 
@@ -24,7 +24,7 @@ def segment_ends(body: fx.GraphModule) -> list[str]:
 
     Then what is kept (one sequence a segment) and what a segment needs while it is computed again are balanced.
     """
-    neurons = {node.name for node in calls(body.graph) if isinstance(module_of(body, node), LIF)}
+    neurons = {node.name for node in calls(body.graph) if is_neuron(body, node)}
     points = (point.names[-1] for point in cut_points(body))
     ends = [name for name in points if node_named(body, name).name in neurons]
     count = min(math.isqrt(len(neurons)), len(ends))

@@ -174,7 +174,7 @@ class Finished:
 
 def _is_finished(place: Path) -> bool:
     try:
-        return (place / "result.json").is_file()
+        return Run(place).finished
     except OSError:  # no name of a file
         return False
 
