@@ -23,6 +23,15 @@ NEURONS = {
 }
 
 
+def assert_same_gradients(ours: Tensor, theirs: Tensor, inputs: list[Tensor]) -> None:
+    """Value and gradients of one tensor against another's, in float64."""
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.randn_like(ours)
+    expected = torch.autograd.grad(theirs, inputs, weights)
+    for got, wanted in zip(torch.autograd.grad(ours, inputs, weights), expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+
+
 def assert_equals_reference(snn: SpikingNetwork, images: Tensor, encoded: list[Tensor] | None = None) -> None:
     """Value and every gradient, the images' included, of the engine against the plain two passes."""
     judge = copy.deepcopy(snn)

@@ -4,8 +4,9 @@
 them, ``batch_norm`` the normalisation of what does not, ``shared`` sums over a batch that several processes hold,
 ``multistep`` whole sequences with their two gradients (through time, and through rates), ``rate_state`` what the
 latter takes from some steps into the next, ``parts`` sequences that come some steps at a time, ``encoding`` how values
-become spikes. ``plain`` holds the passes over time as they are written in the papers; ``native`` (C++,
-``kernels.cpp``) and ``triton_backend`` (``triton_kernels``) hold the same passes, fused; ``backend`` chooses.
+become spikes, ``spike_convolution`` convolutions that skip what is zero (C++). ``plain`` holds the passes over time as
+they are written in the papers; ``native`` (C++, ``kernels.cpp``) and ``triton_backend`` (``triton_kernels``) hold the
+same passes, fused; ``backend`` chooses, and ``compiled`` compiles the C++.
 """
 
 from spikestill.dynamics.batch_norm import batch_norm
@@ -23,6 +24,7 @@ from spikestill.dynamics.neuron import NeuronRule
 from spikestill.dynamics.parts import PackedSpikes, moments_in_parts
 from spikestill.dynamics.rate_state import RateState
 from spikestill.dynamics.shared import shared_moments
+from spikestill.dynamics.spike_convolution import convolve_spikes
 from spikestill.dynamics.surrogate import ATan, Linear, Rectangular, Sigmoid, Surrogate, Triangle
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Triangle",
     "batch_moments",
     "batch_norm",
+    "convolve_spikes",
     "moments_in_parts",
     "normalise",
     "poisson_spikes",

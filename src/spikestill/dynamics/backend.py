@@ -20,19 +20,16 @@ from spikestill.dynamics import native, plain
 from spikestill.dynamics.neuron import NeuronRule
 from spikestill.types import unknown_name
 
-__all__ = ["passes_for"]
+__all__ = ["fuses", "passes_for"]
 
 
 def passes_for(sequence: Tensor, rule: NeuronRule | None = None) -> Any:
     """The backend for sequences like this one and, where neurons are in play, for their rule.
 
     Raises:
-        InputError: for a value of ``SPIKESTILL_KERNELS`` that is neither "plain" nor "auto".
+        InputError: as :func:`fuses`.
     """
-    chosen = os.environ.get("SPIKESTILL_KERNELS") or "auto"
-    if chosen not in ("auto", "plain"):
-        raise unknown_name("value of SPIKESTILL_KERNELS", chosen, ("auto", "plain"))
-    if chosen == "plain" or torch.compiler.is_compiling():
+    if not fuses():
         return plain
     if sequence.device.type == "cpu" and native.covers(sequence.dtype, rule):
         return native
@@ -41,6 +38,18 @@ def passes_for(sequence: Tensor, rule: NeuronRule | None = None) -> Any:
         if kernels is not None and kernels.covers(sequence.dtype, rule):
             return kernels
     return plain
+
+
+def fuses() -> bool:
+    """Whether kernels of our own are wanted: not under ``torch.compile``, which sees nothing in them.
+
+    Raises:
+        InputError: for a value of ``SPIKESTILL_KERNELS`` that is neither "plain" nor "auto".
+    """
+    chosen = os.environ.get("SPIKESTILL_KERNELS") or "auto"
+    if chosen not in ("auto", "plain"):
+        raise unknown_name("value of SPIKESTILL_KERNELS", chosen, ("auto", "plain"))
+    return chosen == "auto" and not torch.compiler.is_compiling()
 
 
 @functools.cache

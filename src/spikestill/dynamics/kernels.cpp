@@ -7,42 +7,13 @@
 //   HARD 0|1, LEAK_FIRST 0|1 (leak-then-subtract), DETACH 0|1, SURROGATE_<Name>.
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <vector>
+
+#include "floats.h"
 
 namespace {
 
-using index = int64_t;
 constexpr index BLOCK = 256;
-
-// ------------------------------------------------------------------------------------------------ float32 and bfloat16
-
-struct bfloat16 {
-    uint16_t bits;
-};
-
-void load(const float* from, float* to, index n) { std::memcpy(to, from, n * sizeof(float)); }
-
-void load(const bfloat16* from, float* to, index n) {
-#pragma omp simd
-    for (index i = 0; i < n; i++) {
-        uint32_t bits = uint32_t(from[i].bits) << 16;
-        std::memcpy(&to[i], &bits, 4);
-    }
-}
-
-void store(const float* from, float* to, index n) { std::memcpy(to, from, n * sizeof(float)); }
-
-void store(const float* from, bfloat16* to, index n) {
-#pragma omp simd
-    for (index i = 0; i < n; i++) {
-        uint32_t bits;
-        std::memcpy(&bits, &from[i], 4);
-        uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
-        to[i].bits = uint16_t(from[i] == from[i] ? rounded : 0x7fc0);
-    }
-}
 
 // Spikes are 0, 1 or not a number, which need no rounding.
 void store_spikes(const float* from, float* to, index n) { store(from, to, n); }

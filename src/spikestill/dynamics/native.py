@@ -1,31 +1,17 @@
-"""The passes over a layer as compiled C++ (``kernels.cpp``), for float32 and bfloat16 on the CPU.
-
-The source is compiled at the first use of a neuron rule, in seconds, and kept in the user's cache folder. Where there
-is no compiler that can, the plain functions serve, and that is said once.
-"""
+"""The passes over a layer in C++ (``kernels.cpp``, compiled for each rule), for float32 and bfloat16 on the CPU."""
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import functools
-import hashlib
-import logging
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import fields
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from spikestill.dynamics.compiled import library
 from spikestill.dynamics.layout import Channels, FlatTerm
 from spikestill.dynamics.neuron import NeuronRule
 from spikestill.dynamics.rate_state import RateState
@@ -33,18 +19,8 @@ from spikestill.dynamics.surrogate import ATan, Linear, Rectangular, Sigmoid, Tr
 
 __all__ = ["affine", "covers", "moments", "products", "rate", "rate_steps", "spikes", "spikes_backward", "time_mean"]
 
-_log = logging.getLogger("spikestill")
-
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _SURROGATES = (ATan, Linear, Rectangular, Sigmoid, Triangle)
-_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
-_MACHINE_FLAGS = (
-    ("-march=native", "-mprefer-vector-width=512", "-fopenmp"),
-    ("-march=native", "-fopenmp"),
-    ("-march=native",),
-    (),
-)
-"""Tried in turn: not every compiler knows this processor, or OpenMP."""
 
 
 def covers(dtype: torch.dtype, rule: NeuronRule | None = None) -> bool:
@@ -276,102 +252,14 @@ def _row(like: Tensor) -> Tensor:
     return like.new_empty(like.shape[1], dtype=torch.float32)
 
 
-# -------------------------------------------------------------------------------------------------------- compiling
-
-
 @functools.cache
 def _library(rule: NeuronRule) -> ctypes.CDLL | None:
     """The kernels for a rule, whatever its surrogate's parameter; None where they cannot be compiled."""
-    return _built(
+    return library(
+        "kernels.cpp",
+        "-ffp-contract=off",
         f"-DHARD={int(rule.reset == 'hard')}",
         f"-DLEAK_FIRST={int(rule.order == 'leak-then-subtract')}",
         f"-DDETACH={int(rule.detach_reset)}",
         f"-DSURROGATE_{type(rule.surrogate).__name__}",
     )
-
-
-@functools.cache
-def _built(*definitions: str) -> ctypes.CDLL | None:
-    source = resources.files("spikestill.dynamics").joinpath("kernels.cpp").read_bytes()
-    compiler = _compiler()
-    if compiler is None:
-        return None
-    key = (source, definitions, _FLAGS, compiler, platform.machine(), _processor())
-    try:
-        path = _cache_folder() / f"kernels-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.so"
-        if not _is_whole(path):
-            _compile(compiler, source, definitions, path)
-        return ctypes.CDLL(str(path))
-    except subprocess.CalledProcessError as error:
-        _log.info("%s\n%s", error, error.stderr.decode(errors="replace"))
-        _say_plain(f"{compiler} cannot compile the kernels")
-    except OSError as error:
-        _log.info("%s", error)
-        _say_plain("the kernels cannot be compiled or loaded")
-    return None
-
-
-def _compile(compiler: str, source: bytes, definitions: Sequence[str], path: Path) -> None:
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        built = Path(folder) / path.name
-        for machine in _MACHINE_FLAGS:
-            command = [compiler, *_FLAGS, *machine, *definitions, "-x", "c++", "-", "-o", str(built)]
-            result = subprocess.run(command, input=source, capture_output=True, check=False)
-            if result.returncode == 0:
-                break
-        result.check_returncode()
-        content = built.read_bytes()
-        built.write_bytes(content + _digest(content))
-        built.replace(path)
-    _log.info("compiled the kernels of a neuron in %.1f s", time.perf_counter() - started)
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a library ends in the digest of the rest: loading a damaged one may end the process."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return False
-    size = len(_digest(b""))
-    return content[-size:] == _digest(content[:-size])
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()
-
-
-@functools.cache
-def _compiler() -> str | None:
-    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")
-    if compiler is None:
-        _say_plain("no C++ compiler found")
-    return compiler
-
-
-@functools.cache
-def _say_plain(reason: str) -> None:
-    _log.warning("%s: neurons run on plain torch operations, several times slower (install g++)", reason)
-
-
-@functools.cache
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        folder = (Path(base) if base else Path.home() / ".cache") / "spikestill"
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except (OSError, RuntimeError):  # no home at all is a RuntimeError
-        pass
-    folder = Path(tempfile.mkdtemp(prefix="spikestill-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-def _processor() -> str:
-    """What -march=native looks at: a home folder may be shared by machines that differ."""
-    try:
-        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
-    except (OSError, StopIteration):
-        return platform.processor()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from spikestill.graph.operations import is_watched
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF
 from spikestill.nn.batch_norm import SynchronisedBatchNorm
@@ -55,10 +56,7 @@ def has_one_reader(
 def is_deferrable_norm(module: nn.Module | None) -> bool:
     """Whether a module is a BatchNorm of torch's own or a synchronised one, and nobody watches its calls."""
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, SynchronisedBatchNorm)
-    if module is None or type(module) not in kinds:
-        return False
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return not any(hooks)
+    return module is not None and type(module) in kinds and not is_watched(module)
 
 
 def is_neuron(body: fx.GraphModule, node: fx.Node) -> bool:

@@ -25,6 +25,7 @@ __all__ = [
     "is_in_place",
     "is_linear",
     "is_max_pool",
+    "is_watched",
     "name_of",
     "why_refused",
 ]
@@ -132,6 +133,12 @@ def is_linear(traced: fx.GraphModule, node: fx.Node) -> bool:
     if len(signals) > 1 or not _is_among(traced, node, SCALINGS):
         return False
     return signals[0] is node.args[0] or _is_among(traced, node, PRODUCTS)
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether hooks see the calls of a module, so that it has to be called."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks)
 
 
 def name_of(traced: fx.GraphModule, node: fx.Node) -> str:

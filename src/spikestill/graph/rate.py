@@ -17,9 +17,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikestill.dynamics import Normalisation, Term, batch_norm, normalise, time_mean
 from spikestill.graph.arguments import found_in, mapped
+from spikestill.graph.convolutions import KnownConvolution, spike_output
 from spikestill.graph.fusion import deferred_to_neurons, has_one_reader, is_deferrable_norm
 from spikestill.graph.operations import DROPOUTS, is_linear
-from spikestill.graph.rate_gradients import RateBatchNorm, RateConvolution, RateLinear
+from spikestill.graph.rate_gradients import RateBatchNorm, RateLinear
 from spikestill.nn import LIF
 from spikestill.nn.batch_norm import normalisation_of
 
@@ -110,8 +111,8 @@ class RateRun(fx.Interpreter):
             return self._generic(module, args, kwargs)
         if isinstance(module, nn.Linear):
             return self._counted(module, value, RateLinear)
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and RateConvolution.covers(module):
-            return self._counted(module, value, RateConvolution)
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and KnownConvolution.covers(module):
+            return self._counted(module, value, KnownConvolution)
         if is_deferrable_norm(module) and (module.training or module.running_mean is None):
             return self._normalised_pair(module, value)
         return self._generic(module, args, kwargs)
@@ -138,11 +139,11 @@ class RateRun(fx.Interpreter):
         dropped = None if pair.sequence is None else pair.sequence * mask.to(pair.sequence.dtype)
         return Pair(dropped, pair.rate * mask)
 
-    def _counted(self, module: Any, pair: Pair, layer: type[RateLinear | RateConvolution]) -> Pair:
+    def _counted(self, module: Any, pair: Pair, layer: type[RateLinear | KnownConvolution]) -> Pair:
         """A linear layer: computed on the sequence alone."""
         assert pair.sequence is not None
         with torch.no_grad():
-            sequence = module(pair.sequence.flatten(0, 1)).unflatten(0, (self.timesteps, -1))
+            sequence = spike_output(module, pair.sequence.flatten(0, 1)).unflatten(0, (self.timesteps, -1))
         is_spare = has_one_reader(self.module, self._node, self.taps, self._deferred)  # type: ignore[arg-type]
         return Pair(sequence, lambda mean: layer.apply(pair.rate, module.weight, module.bias, mean, module), is_spare)
 

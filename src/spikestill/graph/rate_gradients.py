@@ -1,7 +1,7 @@
 """The backward passes of rate-based backpropagation, on tensors of one time step's size (methods 6).
 
 Each takes the layer's output rate as it was counted from the spikes, returns it as its value, and differentiates the
-layer at the rate that came in. So no layer is computed twice.
+layer at the rate that came in. So no layer is computed twice. Convolutions: ``KnownConvolution``.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["RateBatchNorm", "RateConvolution", "RateLinear"]
+__all__ = ["RateBatchNorm", "RateLinear"]
 
 
 class RateLinear(torch.autograd.Function):
@@ -33,43 +33,6 @@ class RateLinear(torch.autograd.Function):
         by_weight = (rows.mT @ rate.flatten(0, -2)).to(weight.dtype) if ctx.needs_input_grad[1] else None
         by_bias = rows.sum(0).to(weight.dtype) if ctx.has_bias else None
         return by_rate, by_weight, by_bias, None, None
-
-
-class RateConvolution(torch.autograd.Function):
-    """A convolution with its output counted already."""
-
-    @staticmethod
-    def covers(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
-        """Whether this convolution pads with zeros, by numbers."""
-        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
-
-    @staticmethod
-    def forward(ctx: Any, rate: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor, module: Any) -> Tensor:
-        """``rate [B, C, ...]``, ``weight`` and ``bias`` of ``module``; the value is ``output``."""
-        ctx.save_for_backward(rate.to(output.dtype), weight)
-        ctx.rate_dtype, ctx.has_bias, ctx.module = rate.dtype, bias is not None, module
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """The ordinary gradients of a convolution."""
-        (delta,), (rate, weight), module = gradients, ctx.saved_tensors, ctx.module
-        by_rate, by_weight, by_bias = torch.ops.aten.convolution_backward(
-            delta,
-            rate,
-            weight.to(delta.dtype),
-            [weight.shape[0]] if ctx.has_bias else None,
-            module.stride,
-            module.padding,
-            module.dilation,
-            False,
-            [0] * len(module.stride),
-            module.groups,
-            (ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.has_bias),
-        )
-        by_rate = by_rate.to(ctx.rate_dtype) if ctx.needs_input_grad[0] else None
-        by_weight = by_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None
-        return by_rate, by_weight, by_bias.to(weight.dtype) if ctx.has_bias else None, None, None
 
 
 class RateBatchNorm(torch.autograd.Function):

@@ -23,10 +23,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikestill.dynamics import Normalisation, PackedSpikes, RateState, Term, moments_in_parts, normalise, time_mean
 from spikestill.graph.arguments import found_in, mapped
+from spikestill.graph.convolutions import KnownConvolution, spike_output
 from spikestill.graph.fusion import is_neuron
 from spikestill.graph.operations import is_in_place, is_linear
 from spikestill.graph.rate import Pair, RateRun, at_rates, moved, normalised_rate, repeated
-from spikestill.graph.rate_gradients import RateConvolution, RateLinear
+from spikestill.graph.rate_gradients import RateLinear
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF
 from spikestill.nn.batch_norm import normalisation_of
@@ -161,10 +162,14 @@ class RecomputedRateRun(RateRun):
             return super()._dropped(pair, mask)
         return _PairInParts(pair.sequence.each(lambda part: part * mask.to(part.dtype)), pair.rate * mask)
 
-    def _counted(self, module: Any, pair: Pair, layer: type[RateLinear | RateConvolution]) -> Pair:
+    def _counted(self, module: Any, pair: Pair, layer: type[RateLinear | KnownConvolution]) -> Pair:
         assert isinstance(pair, _PairInParts)
         is_spare = not module._forward_hooks  # which may keep what they see
-        parts = pair.sequence.each(lambda part: module(part.flatten(0, 1)).unflatten(0, (len(part), -1)), is_spare)
+
+        def of_steps(part: Tensor) -> Tensor:
+            return spike_output(module, part.flatten(0, 1)).unflatten(0, (len(part), -1))
+
+        parts = pair.sequence.each(of_steps, is_spare)
         return _PairInParts(parts, lambda mean: layer.apply(pair.rate, module.weight, module.bias, mean, module))
 
     def _normalised(self, module: _BatchNorm, pair: Pair) -> Any:

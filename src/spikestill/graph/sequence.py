@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from spikestill.dynamics import Term
 from spikestill.graph.arguments import found_in, mapped
+from spikestill.graph.convolutions import spike_output
 from spikestill.graph.fusion import deferred_to_neurons, has_one_reader
 from spikestill.graph.operations import DROPOUTS
 from spikestill.graph.trace import module_of
@@ -95,6 +97,8 @@ class SequenceRun(fx.Interpreter):
         if isinstance(module, DROPOUTS) and module.training:
             steps = self._steps(args[0])
             return Signal((steps * self._mask(module, steps[0])).flatten(0, 1), args[0].moves)
+        if isinstance(module, nn.Conv2d) and args[0].moves:
+            return self._generic(partial(spike_output, module), args, kwargs)
         return self._generic(module, args, kwargs)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: D102

@@ -1,0 +1,341 @@
+// A convolution of spikes, which adds up the weights of the inputs that are not zero (the oracle is torch's convolution).
+//
+// Images are [images, height, width, channels], weights [outputs, kernel height, kernel width, channels]. Inputs go by
+// groups of 16 channels, outputs by columns of up to 64. A strip is some rows of the output. For each of its places, and
+// each group, a list is made of the inputs that are not zero, as rows of a panel of weights; then panel after panel,
+// small enough for the first-level cache, is added up along these lists. Sums are float32, in an order that depends on
+// nothing but which inputs are zero.
+#include <algorithm>
+#include <atomic>
+#include <new>
+#include <vector>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+#include "floats.h"
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr index LANES = 16;
+#elif defined(__AVX__)
+constexpr index LANES = 8;
+#else
+constexpr index LANES = 4;
+#endif
+constexpr index GROUP = 16, WIDEST = 64, STRIP_FLOATS = 8192;
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), may_alias));
+
+// A vector that begins where a line of the cache does.
+template <class T>
+struct AtLines {
+    using value_type = T;
+    AtLines() = default;
+    template <class Other>
+    AtLines(const AtLines<Other>&) {}
+    T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64))); }
+    void deallocate(T* place, size_t) { ::operator delete(place, std::align_val_t(64)); }
+    bool operator==(const AtLines&) const { return true; }
+    bool operator!=(const AtLines&) const { return false; }
+};
+
+struct Geometry {
+    index images, height, width, channels, outputs;
+    index kernel[2], stride[2], padding[2], dilation[2];
+    index out_height, out_width;
+
+    index groups() const { return (channels + GROUP - 1) / GROUP; }
+    index taps() const { return kernel[0] * kernel[1]; }
+    index padded_width() const { return width + 2 * padding[1]; }
+
+    // Where a row of a plane of bits begins.
+    index row(index group, index image, index y) const {
+        return ((group * images + image) * (height + 2 * padding[0]) + y) * padded_width();
+    }
+};
+
+// --------------------------------------------------------------------------------------------- which inputs there are
+
+// Which of up to 16 numbers are not zero, a bit each; `others` gets the bits of those that are not one either.
+template <class X>
+uint16_t bits_of(const X* x, index n, uint16_t& others) {
+    uint16_t bits = 0;
+    for (index c = 0; c < n; c++) {
+        float value = as_float(x[c]);
+        bits |= uint16_t(value != 0) << c;
+        others |= uint16_t(value != 0 && value != 1) << c;
+    }
+    return bits;
+}
+
+// Writes the places of the bits that are set, counted from `first`, and returns their number; up to 16 are written over.
+inline index list_places(uint16_t bits, index first, uint16_t* to) {
+#if defined(__AVX512VBMI2__) && defined(__AVX512VL__)
+    const __m256i counting = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m256i places = _mm256_add_epi16(counting, _mm256_set1_epi16(short(first)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_maskz_compress_epi16(bits, places));
+    return __builtin_popcount(bits);
+#else
+    index n = 0;
+    for (; bits; bits &= bits - 1) to[n++] = uint16_t(first + __builtin_ctz(bits));
+    return n;
+#endif
+}
+
+// Writes the numbers whose bits are set; up to 16 are written over.
+template <class X>
+void list_values(uint16_t bits, const X* x, X* to) {
+    for (; bits; bits &= bits - 1) *to++ = x[__builtin_ctz(bits)];
+}
+
+#ifdef __AVX512F__
+template <>
+uint16_t bits_of(const float* x, index n, uint16_t& others) {
+    __m512 values = _mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), x);
+    uint16_t bits = _mm512_cmp_ps_mask(values, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    others |= bits & _mm512_cmp_ps_mask(values, _mm512_set1_ps(1), _CMP_NEQ_UQ);
+    return bits;
+}
+
+template <>
+void list_values(uint16_t bits, const float* x, float* to) {
+    _mm512_storeu_ps(to, _mm512_maskz_compress_ps(bits, _mm512_maskz_loadu_ps(bits, x)));
+}
+#endif
+
+#if defined(__AVX512VBMI2__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+template <>
+uint16_t bits_of(const bfloat16* x, index n, uint16_t& others) {
+    __m256i values = _mm256_maskz_loadu_epi16(__mmask16((1u << n) - 1), x);
+    uint16_t bits = _mm256_test_epi16_mask(values, _mm256_set1_epi16(0x7fff));
+    others |= bits & _mm256_cmpneq_epi16_mask(values, _mm256_set1_epi16(0x3f80));
+    return bits;
+}
+
+template <>
+void list_values(uint16_t bits, const bfloat16* x, bfloat16* to) {
+    __m256i values = _mm256_maskz_compress_epi16(bits, _mm256_maskz_loadu_epi16(bits, x));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), values);
+}
+#endif
+
+// planes: [groups, images, padded height, padded width] of bits, zero at first. found: how many inputs are not zero, and
+// how many neither zero nor one.
+template <class X>
+void look(const X* x, const Geometry& g, uint16_t* planes, int64_t* found, int threads) {
+    index spikes = 0, others = 0, rows = g.images * g.height;
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : spikes, others)
+    for (index row = 0; row < rows; row++) {
+        for (index column = 0; column < g.width; column++) {
+            const X* place = x + (row * g.width + column) * g.channels;
+            for (index group = 0; group < g.groups(); group++) {
+                uint16_t different = 0;
+                uint16_t bits = bits_of(place + group * GROUP, std::min(GROUP, g.channels - group * GROUP), different);
+                index at = g.row(group, row / g.height, row % g.height + g.padding[0]) + g.padding[1] + column;
+                planes[at] = bits;
+                spikes += __builtin_popcount(bits);
+                others += __builtin_popcount(different);
+            }
+        }
+    }
+    found[0] = spikes;
+    found[1] = others;
+}
+
+// Of a strip, for each group and place of the output: the inputs that are not zero, by their rows in the group's panel,
+// and their values where they are not all one. Each list is filled up to a multiple of FOLD with a row of zeros.
+template <class X, index FOLD>
+struct Lists {
+    std::vector<uint16_t> rows;
+    std::vector<X> values;
+    std::vector<uint32_t> starts;
+
+    void make(const X* x, const Geometry& g, const uint16_t* planes, bool ones, index first, index n_rows) {
+        index longest = g.taps() * GROUP, at = 0;
+        starts.clear();
+        for (index group = 0; group < g.groups(); group++)
+            for (index row = first; row < first + n_rows; row++) {
+                index image = row / g.out_height, top = row % g.out_height * g.stride[0];
+                for (index column = 0; column < g.out_width; column++) {
+                    starts.push_back(uint32_t(at));
+                    make_room(at + longest + GROUP, ones);
+                    index start = at, tap = 0;
+                    for (index i = 0; i < g.kernel[0]; i++) {
+                        index y = top + i * g.dilation[0];
+                        const uint16_t* bits = planes + g.row(group, image, y) + column * g.stride[1];
+                        for (index j = 0; j < g.kernel[1]; j++, tap++) {
+                            uint16_t there = bits[j * g.dilation[1]];
+                            if (!ones && there) {
+                                index z = column * g.stride[1] + j * g.dilation[1] - g.padding[1];
+                                index input = (image * g.height + y - g.padding[0]) * g.width + z;
+                                list_values(there, x + input * g.channels + group * GROUP, &values[at]);
+                            }
+                            at += list_places(there, tap * GROUP, &rows[at]);
+                        }
+                    }
+                    for (; (at - start) % FOLD; at++) {
+                        rows[at] = uint16_t(longest);
+                        if (!ones) values[at] = X{};
+                    }
+                }
+            }
+        starts.push_back(uint32_t(at));
+    }
+
+    void make_room(index needed, bool ones) {
+        if (needed <= index(rows.size())) return;
+        rows.resize(2 * needed);
+        if (!ones) values.resize(2 * needed);
+    }
+};
+
+// ------------------------------------------------------------------------------------------------------------- weights
+
+// A panel is [taps * 16 + 1, WIDE], the last row zero; a place of it holds the weight of output `column(place)`.
+template <class X, index WIDE>
+struct Panel {
+    using number = float;
+    static constexpr index FOLD = 1;
+
+    static index column(index place) { return place; }
+    static number from(X x) { return as_float(x); }
+
+    // sums += the rows, each times its value or, where there are none, as it is.
+    static void add(const number* panel, const uint16_t* rows, const X* values, index n, float* sums) {
+        lanes sum[WIDE / LANES];
+        std::memcpy(sum, sums, sizeof(sum));
+        for (index k = 0; k < n; k++) {
+            const lanes* row = reinterpret_cast<const lanes*>(panel + rows[k] * WIDE);
+            if (values)
+                for (index v = 0; v < WIDE / LANES; v++) sum[v] += row[v] * as_float(values[k]);
+            else
+                for (index v = 0; v < WIDE / LANES; v++) sum[v] += row[v];
+        }
+        std::memcpy(sums, sum, sizeof(sum));
+    }
+};
+
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+// Two rows at a time, by the processor's products of pairs. Numbers of two rows are interleaved by quarters of 128 bits,
+// so columns are stored where their sums will come out in order.
+template <>
+struct Panel<bfloat16, WIDEST> {
+    using number = bfloat16;
+    static constexpr index FOLD = 2;
+
+    static index column(index place) {
+        index within = place % 32;
+        return place - within + (within % 8 < 4 ? 0 : 16) + within / 8 * 4 + within % 4;
+    }
+    static number from(bfloat16 x) { return x; }
+
+    static void add(const number* panel, const uint16_t* rows, const bfloat16* values, index n, float* sums) {
+        __m512 sum[WIDEST / LANES];
+        std::memcpy(sum, sums, sizeof(sum));
+        __m512i factors = _mm512_set1_epi16(0x3f80);
+        for (index k = 0; k < n; k += 2) {
+            if (values) {
+                int pair;
+                std::memcpy(&pair, values + k, sizeof(pair));
+                factors = _mm512_set1_epi32(pair);
+            }
+            for (index v = 0; v < WIDEST / LANES; v += 2) {
+                __m512i first = _mm512_load_si512(panel + rows[k] * WIDEST + v * LANES);
+                __m512i second = _mm512_load_si512(panel + rows[k + 1] * WIDEST + v * LANES);
+                __m512i low = _mm512_unpacklo_epi16(first, second), high = _mm512_unpackhi_epi16(first, second);
+                sum[v] = _mm512_dpbf16_ps(sum[v], (__m512bh)low, (__m512bh)factors);
+                sum[v + 1] = _mm512_dpbf16_ps(sum[v + 1], (__m512bh)high, (__m512bh)factors);
+            }
+        }
+        std::memcpy(sums, sum, sizeof(sum));
+    }
+};
+#endif
+
+// panels: [columns, groups] of them. Returns whether all weights are finite.
+template <class X, index WIDE>
+bool pack(const X* weights, const Geometry& g, typename Panel<X, WIDE>::number* panels, int threads) {
+    using P = Panel<X, WIDE>;
+    index columns = (g.outputs + WIDE - 1) / WIDE, taps = g.taps(), size = (taps * GROUP + 1) * WIDE;
+    std::atomic<bool> finite{true};
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (index part = 0; part < columns * g.groups(); part++) {
+        index first = part / g.groups() * WIDE, group = part % g.groups() * GROUP;
+        typename P::number* panel = panels + part * size;
+        std::fill_n(panel, size, P::from(X{}));
+        float zero = 0;
+        for (index place = 0; place < WIDE; place++) {
+            index output = first + P::column(place);
+            if (output >= g.outputs) continue;
+            for (index tap = 0; tap < taps; tap++) {
+                const X* from = weights + (output * taps + tap) * g.channels + group;
+                for (index c = 0; c < std::min(GROUP, g.channels - group); c++) {
+                    panel[(tap * GROUP + c) * WIDE + place] = P::from(from[c]);
+                    zero += as_float(from[c]) * 0.0f;
+                }
+            }
+        }
+        if (zero != 0) finite = false;  // it is not a number
+    }
+    return finite;
+}
+
+// --------------------------------------------------------------------------------------------------------- convolution
+
+template <class X, index WIDE>
+bool convolve(const X* x, const X* weights, const float* bias, const Geometry& g, const uint16_t* planes, bool ones,
+              X* out, int threads) {
+    using P = Panel<X, WIDE>;
+    index columns = (g.outputs + WIDE - 1) / WIDE, groups = g.groups(), size = (g.taps() * GROUP + 1) * WIDE;
+    std::vector<typename P::number, AtLines<typename P::number>> panels(columns * groups * size);
+    if (!pack<X, WIDE>(weights, g, panels.data(), threads)) return false;
+
+    index rows = g.images * g.out_height;
+    index per = std::max(std::min(STRIP_FLOATS / WIDE / g.out_width, rows / (4 * threads)), index(1));
+#pragma omp parallel num_threads(threads)
+    {
+        Lists<X, P::FOLD> lists;
+        std::vector<float, AtLines<float>> sums(per * g.out_width * WIDE);
+#pragma omp for schedule(dynamic, 1)
+        for (index first = 0; first < rows; first += per) {
+            index n_rows = std::min(per, rows - first), places = n_rows * g.out_width;
+            lists.make(x, g, planes, ones, first, n_rows);
+            for (index column = 0; column < columns; column++) {
+                index wide = std::min(WIDE, g.outputs - column * WIDE);
+                for (index place = 0; place < places; place++) {
+                    std::fill_n(&sums[place * WIDE], WIDE, 0.0f);
+                    if (bias) std::copy_n(bias + column * WIDE, wide, &sums[place * WIDE]);
+                }
+                for (index group = 0; group < groups; group++) {
+                    const typename P::number* panel = panels.data() + (column * groups + group) * size;
+                    const uint32_t* starts = &lists.starts[group * places];
+                    for (index place = 0; place < places; place++) {
+                        const X* values = ones ? nullptr : &lists.values[starts[place]];
+                        index n = starts[place + 1] - starts[place];
+                        P::add(panel, &lists.rows[starts[place]], values, n, &sums[place * WIDE]);
+                    }
+                }
+                X* to = out + first * g.out_width * g.outputs + column * WIDE;
+                for (index place = 0; place < places; place++) store(&sums[place * WIDE], to + place * g.outputs, wide);
+            }
+        }
+    }
+    return true;
+}
+
+}  // namespace
+
+#define EXPORT(X, SUFFIX)                                                                                              \
+    void look_##SUFFIX(const X* x, const Geometry* g, uint16_t* planes, int64_t* found, int threads) {                 \
+        look(x, *g, planes, found, threads);                                                                           \
+    }                                                                                                                  \
+    int convolve_##SUFFIX(const X* x, const X* weights, const float* bias, const Geometry* g, const uint16_t* planes,  \
+                          int ones, X* out, int threads) {                                                             \
+        return convolve<X, WIDEST>(x, weights, bias, *g, planes, ones, out, threads);                                  \
+    }
+
+extern "C" {
+EXPORT(float, float32)
+EXPORT(bfloat16, bfloat16)
+}

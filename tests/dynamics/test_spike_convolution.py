@@ -1,0 +1,190 @@
+"""Convolutions by events against torch's, which are their oracle."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from spikestill.dynamics import compiled, convolve_spikes, spike_convolution
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _however_small() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_FEWEST_CHANNELS", "_FEWEST_TAPS", "_FEWEST_PLACES"):
+            patch.setattr(spike_convolution, name, 1)
+        patch.setattr(spike_convolution, "_MOST_SPIKES", dict.fromkeys(DTYPES, 1.0))
+        yield
+
+
+def images_of(*shape: int, density: float = 0.2, values: bool = False, dtype: torch.dtype = torch.float32) -> Tensor:
+    spikes = (torch.rand(shape) < density).float()
+    if values:
+        spikes *= torch.randn(shape)
+    return spikes.to(dtype).to(memory_format=torch.channels_last)
+
+
+def by_events(images: Tensor, weight: Tensor, bias: Tensor | None = None, **how: Any) -> Tensor | None:
+    pairs = {name: (how.get(name, usual),) * 2 for name, usual in (("stride", 1), ("padding", 0), ("dilation", 1))}
+    return convolve_spikes(images, weight, bias, **pairs)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, tuple[int, int]]]:
+    def pair(least: int, most: int) -> tuple[int, int]:
+        return draw(st.integers(least, most)), draw(st.integers(least, most))
+
+    kernel, stride, padding, dilation = pair(1, 5), pair(1, 3), pair(0, 3), pair(1, 2)
+    size = [
+        draw(st.integers(max(1, (k - 1) * d + 1 - 2 * p), 9)) for k, p, d in zip(kernel, padding, dilation, strict=True)
+    ]
+    count, channels, outputs = draw(st.integers(1, 3)), draw(st.integers(1, 40)), draw(st.integers(1, 140))
+    how = {"stride": stride, "padding": padding, "dilation": dilation}
+    return (count, channels, *size), (outputs, channels, *kernel), how
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    cases(),
+    st.sampled_from(DTYPES),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([0.0, 0.1, 0.6, 1.0]),
+    st.integers(0, 99),
+)
+def test_it_is_torch_s_convolution(
+    case: tuple[tuple[int, ...], tuple[int, ...], dict[str, tuple[int, int]]],
+    dtype: torch.dtype,
+    values: bool,
+    has_bias: bool,
+    density: float,
+    seed: int,
+) -> None:
+    torch.manual_seed(seed)
+    shape, weight_shape, how = case
+    images = images_of(*shape, density=density, values=values, dtype=dtype)
+    weight, bias = torch.randn(weight_shape).to(dtype), torch.randn(weight_shape[0]).to(dtype) if has_bias else None
+    ours = convolve_spikes(images, weight, bias, **how)
+    exact = functional.conv2d(images.double(), weight.double(), None if bias is None else bias.double(), **how)
+    assert ours is not None
+    assert ours.dtype == dtype
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    terms = math.prod(weight_shape[1:])
+    tolerance = {"rtol": 1e-2, "atol": 1e-3} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-6 * terms}
+    torch.testing.assert_close(ours.double(), exact, **tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_short_numbers_come_out_to_the_bit(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    images, weight = images_of(2, 70, 6, 6, dtype=dtype), (torch.randn(150, 70, 3, 3).mul(4).round() / 4).to(dtype)
+    ours = by_events(images, weight, padding=1)
+    exact = functional.conv2d(images.double(), weight.double(), padding=1)
+    assert torch.equal(ours, exact.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("values", [False, True], ids=["spikes", "values"])
+def test_neither_threads_nor_the_other_images_change_a_bit(dtype: torch.dtype, values: bool) -> None:
+    torch.manual_seed(1)
+    images, weight = images_of(9, 33, 5, 7, values=values, dtype=dtype), torch.randn(65, 33, 3, 3).to(dtype)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append(by_events(images, weight, padding=1))
+        assert all(torch.equal(result, results[0]) for result in results)  # type: ignore[arg-type]
+        assert torch.equal(by_events(images[4:5], weight, padding=1), results[0][4:5])  # type: ignore[arg-type, index]
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the options are those of x86-64")
+@pytest.mark.parametrize("option", ["-mno-avx512bf16", "-mno-avx512vbmi2", "-mno-avx512f", "-mno-avx"])
+@pytest.mark.parametrize("values", [False, True], ids=["spikes", "values"])
+def test_processors_that_can_do_less_compute_the_same(
+    option: str, values: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(2)
+    for dtype in DTYPES:
+        images, weight = images_of(3, 50, 6, 6, values=values, dtype=dtype), torch.randn(70, 50, 3, 3).to(dtype)
+        with monkeypatch.context() as patch:
+            ours = by_events(images, weight, padding=1)
+            patch.setattr(spike_convolution, "library", lambda name: compiled.library(name, option))
+            theirs = by_events(images, weight, padding=1)
+        assert ours is not None
+        assert theirs is not None
+        if dtype == torch.float32 and not values:  # additions alone, in one order
+            assert torch.equal(ours, theirs)
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_shows(dtype: torch.dtype, value: float) -> None:
+    torch.manual_seed(3)
+    images, weight = images_of(2, 20, 6, 6, dtype=dtype), torch.randn(30, 20, 3, 3).to(dtype)
+    weight[7, 3, 1, 2] = value
+    assert by_events(images, weight, padding=1) is None  # torch's multiplies it with every zero
+    weight[7, 3, 1, 2] = 1.0
+    images[1, 5, 2, 2] = value
+    ours, theirs = by_events(images, weight, padding=1), functional.conv2d(images, weight, padding=1)
+    assert ours is not None
+    assert torch.equal(ours.isnan(), theirs.isnan())
+    assert torch.equal(ours.isfinite(), theirs.isfinite())
+    assert not ours[1].isfinite().all()
+
+
+def test_autocast_decides_the_dtype() -> None:
+    torch.manual_seed(4)
+    images, weight = images_of(2, 20, 6, 6), torch.randn(30, 20, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, theirs = by_events(images, weight), functional.conv2d(images, weight)
+    assert ours is not None
+    assert ours.dtype == theirs.dtype == torch.bfloat16
+    torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
+    with torch.autocast("cpu", torch.float16):
+        assert by_events(images, weight) is None
+
+
+def test_there_is_no_gradient_through_it() -> None:
+    weight = torch.randn(30, 20, 3, 3, requires_grad=True)
+    assert not by_events(images_of(2, 20, 6, 6), weight).requires_grad  # type: ignore[union-attr]
+
+
+def test_where_it_would_not_pay_torch_s_is_left_to_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, weight = images_of(2, 20, 6, 6), torch.randn(30, 20, 3, 3)
+    assert by_events(images, weight) is not None
+    assert by_events(images.double(), weight.double()) is None
+    assert by_events(images.contiguous(), weight) is None
+    assert by_events(images, weight, dilation=3) is None  # which is torch's to refuse
+    for name, limit in (("_FEWEST_CHANNELS", 21), ("_FEWEST_TAPS", 10), ("_FEWEST_PLACES", 33)):
+        with monkeypatch.context() as patch:
+            patch.setattr(spike_convolution, name, limit)
+            assert by_events(images, weight) is None
+            patch.setattr(spike_convolution, name, limit - 1)
+            assert by_events(images, weight) is not None
+    spikes = (images != 0).float().mean().item()
+    for most, is_ours in ((spikes * 1.001, True), (spikes * 0.999, False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(spike_convolution, "_MOST_SPIKES", dict.fromkeys(DTYPES, most))
+            assert (by_events(images, weight) is not None) == is_ours
+    monkeypatch.setenv("SPIKESTILL_KERNELS", "plain")
+    assert by_events(images, weight) is None
+
+
+def test_no_images_are_left_to_torch() -> None:
+    assert by_events(images_of(0, 20, 6, 6), torch.randn(30, 20, 3, 3)) is None
