@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -14,9 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from spikestill.dynamics import compiled, convolve_spikes, spike_convolution
+from spikestill.dynamics import Moves, compiled, convolve_spikes, spike_convolution, spikes_weight_gradient
 
 DTYPES = (torch.float32, torch.bfloat16)
+LESS_ABLE = ("-mno-avx512bf16", "-mno-avx512vbmi2", "-mno-avx512f", "-mno-avx")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,9 +35,19 @@ def images_of(*shape: int, density: float = 0.2, values: bool = False, dtype: to
     return spikes.to(dtype).to(memory_format=torch.channels_last)
 
 
-def by_events(images: Tensor, weight: Tensor, bias: Tensor | None = None, **how: Any) -> Tensor | None:
-    pairs = {name: (how.get(name, usual),) * 2 for name, usual in (("stride", 1), ("padding", 0), ("dilation", 1))}
-    return convolve_spikes(images, weight, bias, **pairs)
+def moves(**how: int) -> Moves:
+    return Moves(**{name: (number, number) for name, number in how.items()})
+
+
+def by_events(images: Tensor, weight: Tensor, **how: int) -> Tensor | None:
+    return convolve_spikes(images, weight, None, moves(**how))
+
+
+def dense_gradient(images: Tensor, by_output: Tensor, weight: Tensor, padding: int) -> Tensor:
+    weight = weight.to(images.dtype).requires_grad_()
+    functional.conv2d(images, weight, padding=padding).backward(by_output)
+    assert weight.grad is not None
+    return weight.grad
 
 
 @st.composite
@@ -75,7 +85,7 @@ def test_it_is_torch_s_convolution(
     shape, weight_shape, how = case
     images = images_of(*shape, density=density, values=values, dtype=dtype)
     weight, bias = torch.randn(weight_shape).to(dtype), torch.randn(weight_shape[0]).to(dtype) if has_bias else None
-    ours = convolve_spikes(images, weight, bias, **how)
+    ours = convolve_spikes(images, weight, bias, Moves(**how))
     exact = functional.conv2d(images.double(), weight.double(), None if bias is None else bias.double(), **how)
     assert ours is not None
     assert ours.dtype == dtype
@@ -113,7 +123,7 @@ def test_neither_threads_nor_the_other_images_change_a_bit(dtype: torch.dtype, v
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the options are those of x86-64")
-@pytest.mark.parametrize("option", ["-mno-avx512bf16", "-mno-avx512vbmi2", "-mno-avx512f", "-mno-avx"])
+@pytest.mark.parametrize("option", LESS_ABLE)
 @pytest.mark.parametrize("values", [False, True], ids=["spikes", "values"])
 def test_processors_that_can_do_less_compute_the_same(
     option: str, values: bool, monkeypatch: pytest.MonkeyPatch
@@ -188,3 +198,95 @@ def test_where_it_would_not_pay_torch_s_is_left_to_do_it(monkeypatch: pytest.Mon
 
 def test_no_images_are_left_to_torch() -> None:
     assert by_events(images_of(0, 20, 6, 6), torch.randn(30, 20, 3, 3)) is None
+
+
+# -------------------------------------------------------------------------------------------------- weight gradient
+
+
+@st.composite
+def gradient_cases(draw: st.DrawFn) -> tuple[tuple[int, ...], int, int]:
+    padding = draw(st.integers(0, 3))
+    size = [draw(st.integers(max(1, 3 - 2 * padding), 12)) for _ in range(2)]
+    shape = (draw(st.integers(1, 40)), draw(st.integers(1, 80)), *size)
+    return shape, draw(st.integers(1, 70)), padding
+
+
+@settings(deadline=None, max_examples=60)
+@given(gradient_cases(), st.sampled_from(DTYPES), st.booleans(), st.floats(0, 1), st.integers(0, 99))
+def test_the_gradient_by_the_weights_is_torch_s(
+    case: tuple[tuple[int, ...], int, int], dtype: torch.dtype, values: bool, density: float, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    shape, outputs, padding = case
+    images = images_of(*shape, density=density, values=values, dtype=dtype)
+    size = [length + 2 * padding - 2 for length in shape[2:]]
+    by_output = torch.randn(shape[0], outputs, *size).to(dtype)
+    weight = torch.empty(outputs, shape[1], 3, 3)
+    ours = spikes_weight_gradient(images, by_output, weight, moves(padding=padding))
+    exact = dense_gradient(images.double(), by_output.double(), weight, padding)
+    assert ours is not None
+    assert ours.dtype == torch.float32
+    terms = shape[0] * size[0] * size[1]
+    torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-6 * terms)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", [(3, 200), (200, 3), (64, 70), (2, 2)], ids=str)
+def test_images_of_any_size_go_into_blocks(size: tuple[int, int], dtype: torch.dtype) -> None:
+    torch.manual_seed(5)
+    images, weight = images_of(3, 40, *size, dtype=dtype), torch.empty(33, 40, 3, 3)
+    by_output = torch.randn(3, 33, *size).mul(4).round().div(4).to(dtype)
+    ours = spikes_weight_gradient(images, by_output, weight, moves(padding=1))
+    assert ours is not None
+    assert torch.equal(ours.double(), dense_gradient(images.double(), by_output.double(), weight, 1))
+
+
+def test_threads_do_not_change_a_bit_of_the_gradient() -> None:
+    torch.manual_seed(6)
+    images, by_output, weight = images_of(9, 70, 5, 7), torch.randn(9, 65, 5, 7), torch.empty(65, 70, 3, 3)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append(spikes_weight_gradient(images, by_output, weight, moves(padding=1)))
+        assert all(torch.equal(result, results[0]) for result in results)  # type: ignore[arg-type]
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the options are those of x86-64")
+@pytest.mark.parametrize("option", LESS_ABLE)
+@pytest.mark.parametrize("values", [False, True], ids=["spikes", "values"])
+def test_processors_that_can_do_less_compute_the_same_gradient(
+    option: str, values: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(7)
+    monkeypatch.setattr(spike_convolution, "library", lambda name: compiled.library(name, option))
+    for dtype in DTYPES:
+        images, weight = images_of(3, 50, 6, 6, values=values, dtype=dtype), torch.empty(70, 50, 3, 3)
+        by_output = torch.randn(3, 70, 6, 6).to(dtype)
+        ours = spikes_weight_gradient(images, by_output, weight, moves(padding=1))
+        exact = dense_gradient(images.double(), by_output.double(), weight, 1)
+        assert ours is not None
+        torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_torch_s_to_spread(value: float) -> None:
+    images, by_output, weight = images_of(2, 20, 6, 6), torch.randn(2, 30, 6, 6), torch.empty(30, 20, 3, 3)
+    assert spikes_weight_gradient(images, by_output, weight, moves(padding=1)) is not None
+    by_output[1, 3, 2, 2] = value
+    assert spikes_weight_gradient(images, by_output, weight, moves(padding=1)) is None
+
+
+def test_kernels_of_another_shape_or_step_are_torch_s() -> None:
+    images = images_of(2, 20, 6, 6)
+    for kernel, how in (((2, 2), {}), ((3, 3), {"stride": 2}), ((3, 3), {"dilation": 2, "padding": 2})):
+        weight = torch.empty(30, 20, *kernel)
+        by_output = torch.randn_like(by_events(images, torch.zeros_like(weight), **how))  # type: ignore[arg-type]
+        assert spikes_weight_gradient(images, by_output, weight, moves(**how)) is None
+    by_output, weight = torch.randn(2, 30, 4, 4), torch.empty(30, 20, 3, 3)
+    assert spikes_weight_gradient(images, by_output, weight, Moves()) is not None
+    assert spikes_weight_gradient(images, by_output.bfloat16(), weight, Moves()) is None

@@ -93,6 +93,17 @@ def test_layers_that_are_more_than_a_convolution_are_called(called: list[Tensor 
     assert seen == ["hook", "hook"]
 
 
+def test_a_gradient_of_gradients_is_torch_s() -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(48, 64, 3, padding=1)
+    spikes = spikes_of(16, 48, 9, 9)
+    found = []
+    for output in (spike_output(layer, spikes), layer(spikes)):
+        (by_weight,) = torch.autograd.grad(output.square().sum(), layer.weight, create_graph=True)
+        found.append(torch.autograd.grad(by_weight.square().sum(), layer.weight)[0])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-1)
+
+
 def network(gradient: str, recompute: bool = False) -> ss.SpikingNetwork:
     """Wide enough for convolutions by events, of numbers so short that sums are exact in whatever order."""
     torch.manual_seed(1)

@@ -24,13 +24,14 @@ from spikestill.dynamics.neuron import NeuronRule
 from spikestill.dynamics.parts import PackedSpikes, moments_in_parts
 from spikestill.dynamics.rate_state import RateState
 from spikestill.dynamics.shared import shared_moments
-from spikestill.dynamics.spike_convolution import convolve_spikes
+from spikestill.dynamics.spike_convolution import Moves, convolve_spikes, spikes_weight_gradient
 from spikestill.dynamics.surrogate import ATan, Linear, Rectangular, Sigmoid, Surrogate, Triangle
 
 __all__ = [
     "ATan",
     "Eligibility",
     "Linear",
+    "Moves",
     "NeuronRule",
     "Normalisation",
     "PackedSpikes",
@@ -53,5 +54,6 @@ __all__ = [
     "shared_moments",
     "spike_counts",
     "spike_sequence",
+    "spikes_weight_gradient",
     "time_mean",
 ]

@@ -27,6 +27,8 @@ inline void load(const bfloat16* from, float* to, index n) {
     for (index i = 0; i < n; i++) to[i] = as_float(from[i]);
 }
 
+inline void load(const bfloat16* from, bfloat16* to, index n) { std::memcpy(to, from, n * sizeof(bfloat16)); }
+
 inline void store(const float* from, float* to, index n) { std::memcpy(to, from, n * sizeof(float)); }
 
 inline void store(const float* from, bfloat16* to, index n) {

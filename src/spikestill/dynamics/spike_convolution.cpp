@@ -69,6 +69,18 @@ uint16_t bits_of(const X* x, index n, uint16_t& others) {
     return bits;
 }
 
+// Which of up to 16 sets of bits have a certain one, a bit each.
+inline uint16_t bits_with(const uint16_t* bits, index n, index which) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    __m256i sets = _mm256_maskz_loadu_epi16(__mmask16((1u << n) - 1), bits);
+    return _mm256_test_epi16_mask(sets, _mm256_set1_epi16(short(1 << which)));
+#else
+    uint16_t with = 0;
+    for (index k = 0; k < n; k++) with |= uint16_t(bits[k] >> which & 1) << k;
+    return with;
+#endif
+}
+
 // Writes the places of the bits that are set, counted from `first`, and returns their number; up to 16 are written over.
 inline index list_places(uint16_t bits, index first, uint16_t* to) {
 #if defined(__AVX512VBMI2__) && defined(__AVX512VL__)
@@ -190,15 +202,40 @@ struct Lists {
     }
 };
 
+// ----------------------------------------------------------------------------------------------------- sums of bfloat16
+
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+// Two rows at a time, by the processor's products of pairs. Numbers of two rows are interleaved by quarters of 128 bits,
+// so of 32 sums each is of the numbers at this place.
+inline index place_of_pair(index sum) {
+    index within = sum % 32;
+    return sum - within + (within < 16 ? 0 : 4) + within % 16 / 4 * 8 + within % 4;
+}
+
+inline __m512i pair_of(const bfloat16* values) {
+    int pair;
+    std::memcpy(&pair, values, sizeof(pair));
+    return _mm512_set1_epi32(pair);
+}
+
+// sums += 32 numbers each of two rows, times their factors.
+inline void add_pair(const bfloat16* one, const bfloat16* other, __m512i factors, __m512* sums) {
+    __m512i first = _mm512_loadu_si512(one), second = _mm512_loadu_si512(other);
+    __m512i low = _mm512_unpacklo_epi16(first, second), high = _mm512_unpackhi_epi16(first, second);
+    sums[0] = _mm512_dpbf16_ps(sums[0], (__m512bh)low, (__m512bh)factors);
+    sums[1] = _mm512_dpbf16_ps(sums[1], (__m512bh)high, (__m512bh)factors);
+}
+#endif
+
 // ------------------------------------------------------------------------------------------------------------- weights
 
-// A panel is [taps * 16 + 1, WIDE], the last row zero; a place of it holds the weight of output `column(place)`.
+// A panel is [taps * 16 + 1, WIDE], the last row zero. Sum i is that of the numbers at `place(i)` of each row.
 template <class X, index WIDE>
 struct Panel {
     using number = float;
     static constexpr index FOLD = 1;
 
-    static index column(index place) { return place; }
+    static index place(index sum) { return sum; }
     static number from(X x) { return as_float(x); }
 
     // sums += the rows, each times its value or, where there are none, as it is.
@@ -217,17 +254,12 @@ struct Panel {
 };
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
-// Two rows at a time, by the processor's products of pairs. Numbers of two rows are interleaved by quarters of 128 bits,
-// so columns are stored where their sums will come out in order.
 template <>
 struct Panel<bfloat16, WIDEST> {
     using number = bfloat16;
     static constexpr index FOLD = 2;
 
-    static index column(index place) {
-        index within = place % 32;
-        return place - within + (within % 8 < 4 ? 0 : 16) + within / 8 * 4 + within % 4;
-    }
+    static index place(index sum) { return place_of_pair(sum); }
     static number from(bfloat16 x) { return x; }
 
     static void add(const number* panel, const uint16_t* rows, const bfloat16* values, index n, float* sums) {
@@ -235,18 +267,9 @@ struct Panel<bfloat16, WIDEST> {
         std::memcpy(sum, sums, sizeof(sum));
         __m512i factors = _mm512_set1_epi16(0x3f80);
         for (index k = 0; k < n; k += 2) {
-            if (values) {
-                int pair;
-                std::memcpy(&pair, values + k, sizeof(pair));
-                factors = _mm512_set1_epi32(pair);
-            }
-            for (index v = 0; v < WIDEST / LANES; v += 2) {
-                __m512i first = _mm512_load_si512(panel + rows[k] * WIDEST + v * LANES);
-                __m512i second = _mm512_load_si512(panel + rows[k + 1] * WIDEST + v * LANES);
-                __m512i low = _mm512_unpacklo_epi16(first, second), high = _mm512_unpackhi_epi16(first, second);
-                sum[v] = _mm512_dpbf16_ps(sum[v], (__m512bh)low, (__m512bh)factors);
-                sum[v + 1] = _mm512_dpbf16_ps(sum[v + 1], (__m512bh)high, (__m512bh)factors);
-            }
+            if (values) factors = pair_of(values + k);
+            for (index v = 0; v < WIDEST / LANES; v += 2)
+                add_pair(panel + rows[k] * WIDEST + v * LANES, panel + rows[k + 1] * WIDEST + v * LANES, factors, sum + v);
         }
         std::memcpy(sums, sum, sizeof(sum));
     }
@@ -265,9 +288,8 @@ bool pack(const X* weights, const Geometry& g, typename Panel<X, WIDE>::number* 
         typename P::number* panel = panels + part * size;
         std::fill_n(panel, size, P::from(X{}));
         float zero = 0;
-        for (index place = 0; place < WIDE; place++) {
-            index output = first + P::column(place);
-            if (output >= g.outputs) continue;
+        for (index output = first; output < std::min(first + WIDE, g.outputs); output++) {
+            index place = P::place(output - first);
             for (index tap = 0; tap < taps; tap++) {
                 const X* from = weights + (output * taps + tap) * g.channels + group;
                 for (index c = 0; c < std::min(GROUP, g.channels - group); c++) {
@@ -324,6 +346,172 @@ bool convolve(const X* x, const X* weights, const float* bias, const Geometry& g
     return true;
 }
 
+// ------------------------------------------------------------------------------------------- the gradient by the weights
+
+// Of kernels 3 x 3 that move by one. A task has some groups of channels and STRAND outputs, and sums [channels, 9, STRAND]
+// of its own. It goes over the images by blocks of some rows: the gradient of their outputs is laid out row by row, each
+// behind two zeros, so that the nine that an input has a part in lie at fixed distances from it; and of every channel, in
+// registers, the nine of each input that is not zero are added up.
+constexpr index STRAND = 2 * LANES, TAPS = 9, BLOCK_NUMBERS = 12288, GROUPS_A_TASK = 4;
+
+// How the STRAND gradients of a place are held and added. Sum i is that of the numbers at `place(i)`.
+template <class X>
+struct Strand {
+    using number = float;
+    static constexpr index FOLD = 1;
+
+    static index place(index sum) { return sum; }
+
+    // sums += the nine neighbours of each place, times its value or, where there are none, as they are.
+    static void add(const number* gradients, index width, const uint16_t* places, const X* values, index n, float* sums) {
+        lanes sum[TAPS][2];
+        std::memcpy(sum, sums, sizeof(sum));
+        for (index k = 0; k < n; k++)
+            for (index tap = 0; tap < TAPS; tap++) {
+                index place = places[k] + (2 - tap / 3) * width + 2 - tap % 3;
+                const lanes* there = reinterpret_cast<const lanes*>(gradients + place * STRAND);
+                for (index v = 0; v < 2; v++) sum[tap][v] += values ? there[v] * as_float(values[k]) : there[v];
+            }
+        std::memcpy(sums, sum, sizeof(sum));
+    }
+};
+
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+template <>
+struct Strand<bfloat16> {
+    using number = bfloat16;
+    static constexpr index FOLD = 2;
+
+    static index place(index sum) { return place_of_pair(sum); }
+
+    static void add(const number* gradients, index width, const uint16_t* places, const bfloat16* values, index n,
+                    float* sums) {
+        __m512 sum[TAPS][2];
+        std::memcpy(sum, sums, sizeof(sum));
+        __m512i factors = _mm512_set1_epi16(0x3f80);
+        for (index k = 0; k < n; k += 2) {
+            if (values) factors = pair_of(values + k);
+            for (index tap = 0; tap < TAPS; tap++) {
+                const number* there = gradients + ((2 - tap / 3) * width + 2 - tap % 3) * STRAND;
+                add_pair(there + places[k] * STRAND, there + places[k + 1] * STRAND, factors, sum[tap]);
+            }
+        }
+        std::memcpy(sums, sum, sizeof(sum));
+    }
+};
+#endif
+
+template <class X>
+struct Block {
+    const Geometry& g;
+    index width, rows, images;  // places between two rows, rows of the input, images
+    std::vector<typename Strand<X>::number, AtLines<typename Strand<X>::number>> gradients;
+    std::vector<index> inputs;  // by place, where its channels are
+
+    explicit Block(const Geometry& geometry) : g(geometry), width(g.padded_width()) {
+        rows = std::clamp(BLOCK_NUMBERS / (width * STRAND) - 2, index(1), g.height);
+        images = rows < g.height ? 1 : std::clamp(BLOCK_NUMBERS / (size() * STRAND), index(1), g.images);
+        inputs.resize(places());
+        gradients.resize((places() + 2 * width + 3) * STRAND);
+    }
+
+    index size() const { return (rows + 2) * width; }
+    index places() const { return images * size(); }  // and, as one more place, neighbours that are zero
+
+    void fill(const X* by_out, index image, index top, index strand) {
+        for (index place = 0; place < places(); place++) {
+            index row = (image + place / size()) * g.height + top + place % size() / width;
+            inputs[place] = (row * g.width + place % width - g.padding[1]) * g.channels;
+        }
+        index wide = std::min(STRAND, g.outputs - strand * STRAND);
+        std::fill(gradients.begin(), gradients.end(), typename Strand<X>::number{});
+        for (index k = 0; k < std::min(images, g.images - image); k++)
+            for (index r = 0; r < rows + 2; r++) {
+                index y = top + r + g.padding[0] - 2;
+                if (y < 0 || y >= g.out_height) continue;
+                const X* from = by_out + ((image + k) * g.out_height + y) * g.out_width * g.outputs + strand * STRAND;
+                auto* to = &gradients[(k * size() + r * width + 2) * STRAND];
+                for (index z = 0; z < g.out_width; z++) load(from + z * g.outputs, to + z * STRAND, wide);
+            }
+    }
+};
+
+// Of a block and a group, for each channel: the inputs that are not zero, by their places in the block, and their values
+// where they are not all one. Each list is filled up to a multiple of FOLD.
+template <class X>
+struct Channels {
+    std::vector<uint16_t> places[GROUP];
+    std::vector<X> values[GROUP];
+    index n[GROUP];
+
+    explicit Channels(index most) {
+        for (auto& list : places) list.resize(most + GROUP);
+        for (auto& list : values) list.resize(most + GROUP);
+    }
+
+    void find(const X* x, const Block<X>& block, const uint16_t* planes, index group, index image, index top, bool ones) {
+        const Geometry& g = block.g;
+        index channels = std::min(GROUP, g.channels - group * GROUP);
+        index length = std::min(block.rows, g.height - top) * block.width;
+        std::fill_n(n, GROUP, 0);
+        for (index k = 0; k < std::min(block.images, g.images - image); k++) {
+            const uint16_t* bits = planes + g.row(group, image + k, top + g.padding[0]);
+            for (index first = 0; first < length; first += 16)
+                for (index c = 0; c < channels; c++) {
+                    uint16_t there = bits_with(bits + first, std::min(index(16), length - first), c);
+                    n[c] += list_places(there, k * block.size() + first, &places[c][n[c]]);
+                }
+        }
+        for (index c = 0; c < channels; c++) {
+            if (!ones)
+                for (index k = 0; k < n[c]; k++) values[c][k] = x[block.inputs[places[c][k]] + group * GROUP + c];
+            for (; n[c] % Strand<X>::FOLD; n[c]++) {
+                places[c][n[c]] = uint16_t(block.places());
+                values[c][n[c]] = X{};
+            }
+        }
+    }
+};
+
+// by_weights: [outputs, 3, 3, channels].
+template <class X>
+void gradient(const X* x, const X* by_out, const Geometry& g, const uint16_t* planes, bool ones, float* by_weights,
+              int threads) {
+    index strands = (g.outputs + STRAND - 1) / STRAND, parts = (g.groups() + GROUPS_A_TASK - 1) / GROUPS_A_TASK;
+#pragma omp parallel num_threads(threads)
+    {
+        Block<X> block(g);
+        Channels<X> channels(block.places());
+        std::vector<float, AtLines<float>> sums(GROUPS_A_TASK * GROUP * TAPS * STRAND);
+#pragma omp for schedule(dynamic, 1)
+        for (index task = 0; task < strands * parts; task++) {
+            index strand = task / parts, first = task % parts * GROUPS_A_TASK;
+            index groups = std::min(GROUPS_A_TASK, g.groups() - first);
+            std::fill(sums.begin(), sums.end(), 0.0f);
+            for (index image = 0; image < g.images; image += block.images)
+                for (index top = 0; top < g.height; top += block.rows) {
+                    block.fill(by_out, image, top, strand);
+                    for (index group = 0; group < groups; group++) {
+                        channels.find(x, block, planes, first + group, image, top, ones);
+                        for (index c = 0; c < GROUP; c++) {
+                            const X* values = ones ? nullptr : channels.values[c].data();
+                            Strand<X>::add(block.gradients.data(), block.width, channels.places[c].data(), values,
+                                           channels.n[c], &sums[(group * GROUP + c) * TAPS * STRAND]);
+                        }
+                    }
+                }
+            index n_channels = std::min(groups * GROUP, g.channels - first * GROUP);
+            for (index sum = 0; sum < STRAND; sum++) {
+                index output = strand * STRAND + Strand<X>::place(sum);
+                for (index tap = 0; tap < TAPS && output < g.outputs; tap++) {
+                    float* to = by_weights + (output * TAPS + tap) * g.channels + first * GROUP;
+                    for (index c = 0; c < n_channels; c++) to[c] = sums[(c * TAPS + tap) * STRAND + sum];
+                }
+            }
+        }
+    }
+}
+
 }  // namespace
 
 #define EXPORT(X, SUFFIX)                                                                                              \
@@ -333,6 +521,10 @@ bool convolve(const X* x, const X* weights, const float* bias, const Geometry& g
     int convolve_##SUFFIX(const X* x, const X* weights, const float* bias, const Geometry* g, const uint16_t* planes,  \
                           int ones, X* out, int threads) {                                                             \
         return convolve<X, WIDEST>(x, weights, bias, *g, planes, ones, out, threads);                                  \
+    }                                                                                                                  \
+    void gradient_##SUFFIX(const X* x, const X* by_out, const Geometry* g, const uint16_t* planes, int ones,           \
+                           float* by_weights, int threads) {                                                           \
+        gradient(x, by_out, *g, planes, ones, by_weights, threads);                                                    \
     }
 
 extern "C" {

@@ -1,13 +1,16 @@
 """Convolutions of spikes on the CPU that add up the weights of those that are there (``spike_convolution.cpp``).
 
 A dense convolution multiplies with every zero. Of spikes most are zeros: where few enough are not, it is faster to list
-those, and to add up their weights alone. The values are those of torch's convolution, within rounding.
+those, and to add up their weights alone. So is the gradient by the weights, which adds up the gradients of the outputs
+that a spike has a part in. The values are those of torch, within rounding.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +18,7 @@ from torch import Tensor
 from spikestill.dynamics.backend import fuses
 from spikestill.dynamics.compiled import library
 
-__all__ = ["convolve_spikes"]
+__all__ = ["Moves", "convolve_spikes", "spikes_weight_gradient"]
 
 _MOST_SPIKES = {torch.float32: 0.5, torch.bfloat16: 0.3}
 """Which part of the inputs may differ from zero: with more, oneDNN's dense convolution is as fast."""
@@ -24,15 +27,17 @@ _FEWEST_CHANNELS, _FEWEST_TAPS, _FEWEST_PLACES = 48, 4, 512
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
+@dataclass(frozen=True)
+class Moves:
+    """How a kernel moves over an image: of height and width its stride, the padding with zeros, and its dilation."""
+
+    stride: Sequence[int] = (1, 1)
+    padding: Sequence[int] = (0, 0)
+    dilation: Sequence[int] = (1, 1)
+
+
 @torch.no_grad()
-def convolve_spikes(
-    images: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> Tensor | None:
+def convolve_spikes(images: Tensor, weight: Tensor, bias: Tensor | None, moves: Moves) -> Tensor | None:
     """The convolution ``[N, O, H', W']``, without autograd; None where torch's own is to be taken.
 
     That is so where it would be no slower (many of the inputs are not zero, or there are few channels or places),
@@ -43,37 +48,88 @@ def convolve_spikes(
         images: ``[N, C, H, W]``, in the dtype of autocast or converted to it.
         weight: ``[O, C, h, w]``, likewise.
         bias: ``[O]`` or None.
-        stride: of height and width.
-        padding: of height and width, with zeros.
-        dilation: of height and width.
+        moves: of the kernel.
     """
     if torch.is_autocast_enabled("cpu"):
         images = images.to(torch.get_autocast_dtype("cpu"))
+    seen = _look(images, weight, moves)
+    if seen is None:
+        return None
+    weight = weight.to(images.dtype).contiguous(memory_format=torch.channels_last)
+    bias = None if bias is None else bias.float().contiguous()
+    result = torch.empty(seen.output_shape, dtype=images.dtype, memory_format=torch.channels_last)
+    is_finite = seen.call("convolve", images, weight, bias, seen.geometry, seen.planes, seen.are_ones, result)
+    return result if is_finite else None
+
+
+@torch.no_grad()
+def spikes_weight_gradient(images: Tensor, by_output: Tensor, weight: Tensor, moves: Moves) -> Tensor | None:
+    """The gradient ``[O, C, 3, 3]`` by the weights of a convolution, in float32; None where torch's is to be taken.
+
+    That is so as for :func:`convolve_spikes`, for kernels other than 3 x 3 or that move by more than one, and where a
+    gradient is not finite.
+
+    Args:
+        images: ``[N, C, H, W]``, what was convolved: spikes, or their rates.
+        by_output: ``[N, O, H', W']``, the gradient by the result, in the same dtype.
+        weight: ``[O, C, 3, 3]``, of which the shape is read.
+        moves: of the kernel.
+    """
+    steps = (*weight.shape[2:], *moves.stride, *moves.dilation)
+    if steps != (3, 3, 1, 1, 1, 1) or by_output.dtype != images.dtype:
+        return None
+    seen = _look(images, weight, moves)
+    if seen is None or not by_output.sum().isfinite():
+        return None
+    by_output = by_output.contiguous(memory_format=torch.channels_last)
+    result = torch.empty(weight.shape, memory_format=torch.channels_last)
+    seen.call("gradient", images, by_output, seen.geometry, seen.planes, seen.are_ones, result)
+    return result
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the compiled code found of a convolution's images, and was told of it.
+
+    Attributes:
+        kernels: the compiled code.
+        dtype: of the images.
+        geometry: the sizes, as ``Geometry`` in C++.
+        output_shape: ``[N, O, H', W']``.
+        planes: which of the inputs are not zero, a bit each.
+        are_ones: whether those are all one.
+    """
+
+    kernels: ctypes.CDLL
+    dtype: torch.dtype
+    geometry: Any
+    output_shape: tuple[int, ...]
+    planes: Tensor
+    are_ones: bool
+
+    def call(self, name: str, *arguments: Any) -> int:
+        return _call(self.kernels, name, self.dtype, *arguments)
+
+
+def _look(images: Tensor, weight: Tensor, moves: Moves) -> _Seen | None:
+    """What is to be known before a convolution by events; None where that is not to be tried."""
     kernels = _kernels(images, weight)
     if kernels is None:
         return None
     count, channels, *size = images.shape
     outputs, _, *kernel = weight.shape
-    rules = zip(size, kernel, stride, padding, dilation, strict=True)
+    rules = zip(size, kernel, moves.stride, moves.padding, moves.dilation, strict=True)
     out_size = [(length + 2 * pad - step * (taps - 1) - 1) // move + 1 for length, taps, move, pad, step in rules]
     if min(out_size) < 1 or count * out_size[0] * out_size[1] < _FEWEST_PLACES:
         return None
-
-    numbers = (count, *size, channels, outputs, *kernel, *stride, *padding, *dilation, *out_size)
-    geometry = ctypes.byref((ctypes.c_int64 * len(numbers))(*numbers))
-    padded = [length + 2 * pad for length, pad in zip(size, padding, strict=True)]
-    planes = torch.zeros(-(-channels // 16), count, *padded, dtype=torch.int16)
-    found, name, threads = (ctypes.c_int64 * 2)(), _NAMES[images.dtype], torch.get_num_threads()
-    getattr(kernels, f"look_{name}")(_address(images), geometry, _address(planes), found, threads)
+    numbers = (count, *size, channels, outputs, *kernel, *moves.stride, *moves.padding, *moves.dilation, *out_size)
+    geometry = (ctypes.c_int64 * len(numbers))(*numbers)
+    padded = (length + 2 * pad for length, pad in zip(size, moves.padding, strict=True))
+    planes, found = torch.zeros(-(-channels // 16), count, *padded, dtype=torch.int16), (ctypes.c_int64 * 2)()
+    _call(kernels, "look", images.dtype, images, geometry, planes, found)
     if found[0] > _MOST_SPIKES[images.dtype] * images.numel():
         return None
-
-    weight = weight.to(images.dtype).contiguous(memory_format=torch.channels_last)
-    bias = None if bias is None else bias.float().contiguous()
-    result = torch.empty(count, outputs, *out_size, dtype=images.dtype, memory_format=torch.channels_last)
-    given = (_address(images), _address(weight), _address(bias), geometry, _address(planes), found[1] == 0)
-    is_finite = getattr(kernels, f"convolve_{name}")(*given, _address(result), threads)
-    return result if is_finite else None
+    return _Seen(kernels, images.dtype, geometry, (count, outputs, *out_size), planes, found[1] == 0)
 
 
 def _kernels(images: Tensor, weight: Tensor) -> ctypes.CDLL | None:
@@ -86,5 +142,8 @@ def _kernels(images: Tensor, weight: Tensor) -> ctypes.CDLL | None:
     return library("spike_convolution.cpp")
 
 
-def _address(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def _call(kernels: ctypes.CDLL, name: str, dtype: torch.dtype, *arguments: Any) -> int:
+    """Calls a function for numbers of this dtype; tensors go by address."""
+    function = getattr(kernels, f"{name}_{_NAMES[dtype]}")
+    given = (ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor) else one for one in arguments)
+    return int(function(*given, torch.get_num_threads()))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikestill.dynamics import convolve_spikes
+from spikestill.dynamics import Moves, convolve_spikes, spikes_weight_gradient
 from spikestill.graph.operations import is_watched
 
 __all__ = ["KnownConvolution", "spike_output"]
@@ -15,11 +15,9 @@ __all__ = ["KnownConvolution", "spike_output"]
 
 def spike_output(module: nn.Module, spikes: Tensor) -> Tensor:
     """What a module makes of a batch of spikes ``[N, ...]``."""
-    is_own = type(module) is nn.Conv2d and module.groups == 1 and KnownConvolution.covers(module)
-    if not is_own or is_watched(module):
+    if type(module) is not nn.Conv2d or module.groups > 1 or not KnownConvolution.covers(module) or is_watched(module):
         return module(spikes)
-    numbers = (module.stride, module.padding, module.dilation)
-    output = convolve_spikes(spikes, module.weight, module.bias, *numbers)  # type: ignore[arg-type]
+    output = convolve_spikes(spikes, module.weight, module.bias, _moves(module))
     if output is None:
         return module(spikes)
     if not torch.is_grad_enabled():
@@ -50,6 +48,11 @@ class KnownConvolution(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """The ordinary gradients of a convolution."""
         (delta,), (given, weight), module = gradients, ctx.saved_tensors, ctx.module
+        by_given, by_weight, *_ = ctx.needs_input_grad
+        counted = None
+        if by_weight and type(module) is nn.Conv2d and module.groups == 1 and not torch.is_grad_enabled():
+            counted = spikes_weight_gradient(given, delta, weight, _moves(module))
+        wanted = (by_given, by_weight and counted is None, ctx.has_bias)
         by_given, by_weight, by_bias = torch.ops.aten.convolution_backward(
             delta,
             given,
@@ -61,8 +64,13 @@ class KnownConvolution(torch.autograd.Function):
             False,
             [0] * len(module.stride),
             module.groups,
-            (ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.has_bias),
+            wanted,
         )
-        by_given = by_given.to(ctx.given_dtype) if ctx.needs_input_grad[0] else None
-        by_weight = by_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None
-        return by_given, by_weight, by_bias.to(weight.dtype) if ctx.has_bias else None, None, None
+        by_weight = counted if by_weight is None else by_weight
+        dtypes = (ctx.given_dtype, weight.dtype, weight.dtype)
+        results = zip((by_given, by_weight, by_bias), dtypes, strict=True)
+        return *(None if result is None else result.to(dtype) for result, dtype in results), None, None
+
+
+def _moves(module: nn.Conv2d) -> Moves:
+    return Moves(module.stride, module.padding, module.dilation)  # type: ignore[arg-type]
