@@ -1,10 +1,10 @@
 // A convolution of spikes, which adds up the weights of the inputs that are not zero (the oracle is torch's convolution).
 //
 // Images are [images, height, width, channels], weights [outputs, kernel height, kernel width, channels]. Inputs go by
-// groups of 16 channels, outputs by columns of up to 64. A strip is some rows of the output. For each of its places, and
-// each group, a list is made of the inputs that are not zero, as rows of a panel of weights; then panel after panel,
-// small enough for the first-level cache, is added up along these lists. Sums are float32, in an order that depends on
-// nothing but which inputs are zero.
+// groups of 16 channels, outputs by columns of 64. A panel has the weights of one or two groups and a column, which about
+// fit into the first-level cache; a strip is some rows of the output. For each of its places, and each panel, a list is
+// made of the inputs that are not zero, as rows of the panel; then panel after panel is added up along these lists. Sums
+// are float32, in an order that depends on nothing but which inputs are zero.
 #include <algorithm>
 #include <atomic>
 #include <new>
@@ -155,38 +155,37 @@ void look(const X* x, const Geometry& g, uint16_t* planes, int64_t* found, int t
     found[1] = others;
 }
 
-// Of a strip, for each group and place of the output: the inputs that are not zero, by their rows in the group's panel,
-// and their values where they are not all one. Each list is filled up to a multiple of FOLD with a row of zeros.
-template <class X, index FOLD>
+// Of a strip, for each panel and place of the output: the inputs that are not zero, by their rows in the panel, and their
+// values where they are not all one. Each list is filled up to a multiple of P::FOLD with a row of zeros.
+template <class X, class P>
 struct Lists {
     std::vector<uint16_t> rows;
     std::vector<X> values;
     std::vector<uint32_t> starts;
 
     void make(const X* x, const Geometry& g, const uint16_t* planes, bool ones, index first, index n_rows) {
-        index longest = g.taps() * GROUP, at = 0;
+        index longest = g.taps() * GROUP * P::GROUPS, at = 0;
         starts.clear();
-        for (index group = 0; group < g.groups(); group++)
+        for (index panel = 0; panel < g.groups(); panel += P::GROUPS)
             for (index row = first; row < first + n_rows; row++) {
                 index image = row / g.out_height, top = row % g.out_height * g.stride[0];
                 for (index column = 0; column < g.out_width; column++) {
-                    starts.push_back(uint32_t(at));
+                    index start = at, left = column * g.stride[1], from = 0;
+                    index corner = (image * g.height + top - g.padding[0]) * g.width + left - g.padding[1];
+                    starts.push_back(uint32_t(start));
                     make_room(at + longest + GROUP, ones);
-                    index start = at, tap = 0;
-                    for (index i = 0; i < g.kernel[0]; i++) {
-                        index y = top + i * g.dilation[0];
-                        const uint16_t* bits = planes + g.row(group, image, y) + column * g.stride[1];
-                        for (index j = 0; j < g.kernel[1]; j++, tap++) {
-                            uint16_t there = bits[j * g.dilation[1]];
-                            if (!ones && there) {
-                                index z = column * g.stride[1] + j * g.dilation[1] - g.padding[1];
-                                index input = (image * g.height + y - g.padding[0]) * g.width + z;
-                                list_values(there, x + input * g.channels + group * GROUP, &values[at]);
+                    for (index group = panel; group < std::min(panel + P::GROUPS, g.groups()); group++)
+                        for (index i = 0; i < g.kernel[0]; i++) {
+                            const uint16_t* bits = planes + g.row(group, image, top + i * g.dilation[0]) + left;
+                            const X* inputs = x + (corner + i * g.dilation[0] * g.width) * g.channels + group * GROUP;
+                            for (index j = 0; j < g.kernel[1]; j++, from += GROUP) {
+                                uint16_t there = bits[j * g.dilation[1]];
+                                // Whether there are any is not asked: the processor would guess wrong.
+                                if (!ones) list_values(there, inputs + j * g.dilation[1] * g.channels, &values[at]);
+                                at += list_places(there, from, &rows[at]);
                             }
-                            at += list_places(there, tap * GROUP, &rows[at]);
                         }
-                    }
-                    for (; (at - start) % FOLD; at++) {
+                    for (; (at - start) % P::FOLD; at++) {
                         rows[at] = uint16_t(longest);
                         if (!ones) values[at] = X{};
                     }
@@ -229,11 +228,14 @@ inline void add_pair(const bfloat16* one, const bfloat16* other, __m512i factors
 
 // ------------------------------------------------------------------------------------------------------------- weights
 
-// A panel is [taps * 16 + 1, WIDE], the last row zero. Sum i is that of the numbers at `place(i)` of each row.
+// A panel is [GROUPS * taps * 16 + 1, WIDE], the last row zero. Sum i is that of the numbers at `place(i)` of each row.
 template <class X, index WIDE>
 struct Panel {
     using number = float;
-    static constexpr index FOLD = 1;
+    static constexpr index FOLD = 1, GROUPS = 1;
+
+    static index size(const Geometry& g) { return (GROUPS * g.taps() * GROUP + 1) * WIDE; }
+    static index count(const Geometry& g) { return (g.groups() + GROUPS - 1) / GROUPS; }  // a column
 
     static index place(index sum) { return sum; }
     static number from(X x) { return as_float(x); }
@@ -257,7 +259,10 @@ struct Panel {
 template <>
 struct Panel<bfloat16, WIDEST> {
     using number = bfloat16;
-    static constexpr index FOLD = 2;
+    static constexpr index FOLD = 2, GROUPS = 2;
+
+    static index size(const Geometry& g) { return (GROUPS * g.taps() * GROUP + 1) * WIDEST; }
+    static index count(const Geometry& g) { return (g.groups() + GROUPS - 1) / GROUPS; }
 
     static index place(index sum) { return place_of_pair(sum); }
     static number from(bfloat16 x) { return x; }
@@ -276,27 +281,28 @@ struct Panel<bfloat16, WIDEST> {
 };
 #endif
 
-// panels: [columns, groups] of them. Returns whether all weights are finite.
+// panels: [columns, count] of them. Returns whether all weights are finite.
 template <class X, index WIDE>
 bool pack(const X* weights, const Geometry& g, typename Panel<X, WIDE>::number* panels, int threads) {
     using P = Panel<X, WIDE>;
-    index columns = (g.outputs + WIDE - 1) / WIDE, taps = g.taps(), size = (taps * GROUP + 1) * WIDE;
+    index columns = (g.outputs + WIDE - 1) / WIDE, count = P::count(g), taps = g.taps();
     std::atomic<bool> finite{true};
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (index part = 0; part < columns * g.groups(); part++) {
-        index first = part / g.groups() * WIDE, group = part % g.groups() * GROUP;
-        typename P::number* panel = panels + part * size;
-        std::fill_n(panel, size, P::from(X{}));
+    for (index part = 0; part < columns * count; part++) {
+        index first = part / count * WIDE, first_channel = part % count * P::GROUPS * GROUP;
+        typename P::number* panel = panels + part * P::size(g);
+        std::fill_n(panel, P::size(g), P::from(X{}));
         float zero = 0;
         for (index output = first; output < std::min(first + WIDE, g.outputs); output++) {
-            index place = P::place(output - first);
-            for (index tap = 0; tap < taps; tap++) {
-                const X* from = weights + (output * taps + tap) * g.channels + group;
-                for (index c = 0; c < std::min(GROUP, g.channels - group); c++) {
-                    panel[(tap * GROUP + c) * WIDE + place] = P::from(from[c]);
-                    zero += as_float(from[c]) * 0.0f;
+            auto* to = panel + P::place(output - first);
+            for (index group = first_channel; group < std::min(first_channel + P::GROUPS * GROUP, g.channels); group += GROUP)
+                for (index tap = 0; tap < taps; tap++, to += GROUP * WIDE) {
+                    const X* from = weights + (output * taps + tap) * g.channels + group;
+                    for (index c = 0; c < std::min(GROUP, g.channels - group); c++) {
+                        to[c * WIDE] = P::from(from[c]);
+                        zero += as_float(from[c]) * 0.0f;
+                    }
                 }
-            }
         }
         if (zero != 0) finite = false;  // it is not a number
     }
@@ -309,15 +315,15 @@ template <class X, index WIDE>
 bool convolve(const X* x, const X* weights, const float* bias, const Geometry& g, const uint16_t* planes, bool ones,
               X* out, int threads) {
     using P = Panel<X, WIDE>;
-    index columns = (g.outputs + WIDE - 1) / WIDE, groups = g.groups(), size = (g.taps() * GROUP + 1) * WIDE;
-    std::vector<typename P::number, AtLines<typename P::number>> panels(columns * groups * size);
+    index columns = (g.outputs + WIDE - 1) / WIDE, count = P::count(g);
+    std::vector<typename P::number, AtLines<typename P::number>> panels(columns * count * P::size(g));
     if (!pack<X, WIDE>(weights, g, panels.data(), threads)) return false;
 
     index rows = g.images * g.out_height;
     index per = std::max(std::min(STRIP_FLOATS / WIDE / g.out_width, rows / (4 * threads)), index(1));
 #pragma omp parallel num_threads(threads)
     {
-        Lists<X, P::FOLD> lists;
+        Lists<X, P> lists;
         std::vector<float, AtLines<float>> sums(per * g.out_width * WIDE);
 #pragma omp for schedule(dynamic, 1)
         for (index first = 0; first < rows; first += per) {
@@ -329,9 +335,9 @@ bool convolve(const X* x, const X* weights, const float* bias, const Geometry& g
                     std::fill_n(&sums[place * WIDE], WIDE, 0.0f);
                     if (bias) std::copy_n(bias + column * WIDE, wide, &sums[place * WIDE]);
                 }
-                for (index group = 0; group < groups; group++) {
-                    const typename P::number* panel = panels.data() + (column * groups + group) * size;
-                    const uint32_t* starts = &lists.starts[group * places];
+                for (index part = 0; part < count; part++) {
+                    const typename P::number* panel = panels.data() + (column * count + part) * P::size(g);
+                    const uint32_t* starts = &lists.starts[part * places];
                     for (index place = 0; place < places; place++) {
                         const X* values = ones ? nullptr : &lists.values[starts[place]];
                         index n = starts[place + 1] - starts[place];
@@ -339,7 +345,10 @@ bool convolve(const X* x, const X* weights, const float* bias, const Geometry& g
                     }
                 }
                 X* to = out + first * g.out_width * g.outputs + column * WIDE;
-                for (index place = 0; place < places; place++) store(&sums[place * WIDE], to + place * g.outputs, wide);
+                if (wide == WIDE)  // a length that the compiler knows
+                    for (index place = 0; place < places; place++) store(&sums[place * WIDE], to + place * g.outputs, WIDE);
+                else
+                    for (index place = 0; place < places; place++) store(&sums[place * WIDE], to + place * g.outputs, wide);
             }
         }
     }
@@ -431,7 +440,10 @@ struct Block {
                 if (y < 0 || y >= g.out_height) continue;
                 const X* from = by_out + ((image + k) * g.out_height + y) * g.out_width * g.outputs + strand * STRAND;
                 auto* to = &gradients[(k * size() + r * width + 2) * STRAND];
-                for (index z = 0; z < g.out_width; z++) load(from + z * g.outputs, to + z * STRAND, wide);
+                if (wide == STRAND)  // a length that the compiler knows
+                    for (index z = 0; z < g.out_width; z++) load(from + z * g.outputs, to + z * STRAND, STRAND);
+                else
+                    for (index z = 0; z < g.out_width; z++) load(from + z * g.outputs, to + z * STRAND, wide);
             }
     }
 };
