@@ -38,7 +38,8 @@ def run(job: Job) -> dict[str, Any]:
     """Carry a job out.
 
     Returns:
-        The job, the environment, and by contestant ``time`` in seconds (see ``spread``) or ``memory`` in bytes, with
+        The job, the environment, by layer which part of its neurons' time steps are ``spikes``, and by contestant
+        ``time`` in seconds (see ``spread``) or ``memory`` in bytes, with
         ``check`` (see ``check.check``), ``first_loss`` of the first step and ``preparation`` in seconds, compiling
         included. A contestant that does not run here has an ``error`` instead.
     """
@@ -46,7 +47,10 @@ def run(job: Job) -> dict[str, Any]:
     torch.set_num_threads(setting.threads)
     result: dict[str, Any] = {"job": job, "environment": _environment(setting), "contestants": {}}
     ann = networks.create(setting)
-    checks = {} if job["task"] == "memory" else check(job["task"], job["contestants"], ann, setting)
+    checks = {}
+    if job["task"] != "memory":
+        result["spikes"] = _spikes(ann, setting)
+        checks = check(job["task"], job["contestants"], ann, setting)
     work: dict[str, Callable[[], object]] = {}
     for name in job["contestants"]:
         began = time.perf_counter()
@@ -76,6 +80,12 @@ def _ready(contestant: Contestant, task: str) -> tuple[Callable[[], object], flo
         return lambda: contestant.infer(images), None
     losses = [float(contestant.step(images, labels)) for _ in range(contestant.warm_ups)]
     return lambda: contestant.step(images, labels), losses[0]
+
+
+def _spikes(ann: torch.nn.Module, setting: Setting) -> list[float]:
+    """What convolutions by events depend on, in the network as it is before the first step."""
+    layers = create("training", "spikestill-bptt", ann, setting).spikes(setting.data()[0])
+    return [layer.mean().item() for layer in layers]
 
 
 def _environment(setting: Setting) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """``python -m benchmarks.floor``: what a training step of ``rate`` has to compute and to move, and how near it comes.
 
-The floor of a step is the time of its convolutions alone, each measured by itself on the same tensors (T forward, one
-backward; the first one once, under direct encoding), and of the bytes that the passes over the neurons move at the
+The floor of a step is the time of its convolutions alone, each measured by itself and dense (T forward, one backward;
+the first one once, under direct encoding), and of the bytes that the passes over the neurons move at the
 machine's measured bandwidth (see docs/performance.md). Nothing is assumed to overlap.
 """
 
@@ -21,7 +21,7 @@ from benchmarks.setting import PRECISIONS, Setting
 from spikestill.cli.tables import print_rows
 from spikestill.graph import trace
 
-HEADER = ("network", "precision", "T", "GFLOP", "GB", "conv ms", "bytes ms", "step ms", "GFLOP/s", "GB/s", "share")
+HEADER = ("network", "precision", "T", "GFLOP", "GB", "dense ms", "bytes ms", "step ms", "GFLOP/s", "GB/s", "share")
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ def tables(results: Sequence[Result]) -> list[Table]:
 def conditions(results: Sequence[Result]) -> list[str]:
     """The hardware, versions and settings behind the results, a line each."""
     lines = _distinct(_place(result) for result in results)
+    lines += _distinct(_spikes(result) for result in results if "spikes" in result)
     environment = results[0]["environment"]
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     loads = [result["environment"]["load"] for result in results]
@@ -48,6 +49,12 @@ def conditions(results: Sequence[Result]) -> list[str]:
         f"load average when the comparisons began: {min(loads):.1f} to {max(loads):.1f}",
     ]
     return lines
+
+
+def _spikes(result: Result) -> str:
+    layers, setting = result["spikes"], result["job"]["setting"]
+    where, mean = f"{setting['network']}, T = {setting['timesteps']}", sum(layers) / len(layers)
+    return f"spikes, {where}: {min(layers):.0%} to {max(layers):.0%} of a layer's neurons a step, on average {mean:.0%}"
 
 
 def median(result: Result, contestant: str) -> float | None:

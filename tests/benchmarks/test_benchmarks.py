@@ -4,7 +4,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from benchmarks import networks
+from benchmarks import events, networks
 from benchmarks.__main__ import main
 from benchmarks.check import check, similarity
 from benchmarks.comparison import run
@@ -13,6 +13,7 @@ from benchmarks.figures import draw
 from benchmarks.measure import interleaved, peak_memory, spread
 from benchmarks.report import as_markdown, tables
 from benchmarks.setting import Setting
+from spikestill.dynamics import spike_convolution
 
 TINY = Setting("vgg", timesteps=3, batch=3, width=1 / 16, image_size=8)
 
@@ -101,8 +102,26 @@ def test_tables_and_page_of_a_run(tmp_path) -> None:
     assert all(row[-1] == "yes" for row in by_title["The same network"].rows)
     page = as_markdown(results, tables(results), draw(results, tmp_path))
     assert "| two-pass / spikestill-rate |" in page
+    layers = results[0]["spikes"]
+    assert f"spikes, vgg, T = 3: {min(layers):.0%} to {max(layers):.0%}" in page
+    assert all(0 < layer < 1 for layer in layers)
     assert (tmp_path / "time.png").exists()
     assert (tmp_path / "memory.png").exists()
+
+
+@pytest.mark.slow
+def test_convolutions_by_events_beside_dense_ones(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spike_convolution, "_MOST_SPIKES", spike_convolution._MOST_SPIKES)
+    monkeypatch.setattr(events, "LAYERS", ((64, 8),))
+    events.main(["--densities", "0.1", "--images", "8", "--seconds", "0"])
+    printed = capsys.readouterr().out
+    assert printed.count("64, 8 x 8") == 4
+    for pair in (events.forward, events.gradient):
+        dense, by_events = (work() for work in pair((8, 64, 8, 8), 0.1, torch.float32))
+        dense = dense[1] if isinstance(dense, tuple) else dense
+        torch.testing.assert_close(dense, by_events, rtol=1e-4, atol=1e-4)
 
 
 def test_finished_comparisons_are_kept(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import platform
 from collections.abc import Iterator
@@ -170,6 +171,24 @@ def test_autocast_decides_the_dtype() -> None:
         assert by_events(images, weight) is None
 
 
+def test_any_memory_layout_will_do() -> None:
+    torch.manual_seed(8)
+    images, weight, by_output = images_of(3, 20, 6, 7), torch.randn(30, 20, 3, 3), torch.randn(3, 30, 6, 7)
+    exact = functional.conv2d(images, weight, padding=1)
+    gradient = dense_gradient(images, by_output, weight, 1)
+    layouts = {
+        "channels last": lambda tensor: tensor.contiguous(memory_format=torch.channels_last),
+        "contiguous": lambda tensor: tensor.contiguous(),
+        "gaps": lambda tensor: torch.stack([tensor, tensor], -1)[..., 0],
+        "transposed": lambda tensor: tensor.mT.contiguous().mT,
+    }
+    for one, other in itertools.product(layouts.values(), repeat=2):
+        ours = by_events(one(images), other(weight), padding=1)
+        torch.testing.assert_close(ours, exact)
+        ours = spikes_weight_gradient(one(images), other(by_output), one(weight), moves(padding=1))
+        torch.testing.assert_close(ours, gradient, rtol=1e-4, atol=1e-4)
+
+
 def test_there_is_no_gradient_through_it() -> None:
     weight = torch.randn(30, 20, 3, 3, requires_grad=True)
     assert not by_events(images_of(2, 20, 6, 6), weight).requires_grad  # type: ignore[union-attr]
@@ -179,8 +198,10 @@ def test_where_it_would_not_pay_torch_s_is_left_to_do_it(monkeypatch: pytest.Mon
     images, weight = images_of(2, 20, 6, 6), torch.randn(30, 20, 3, 3)
     assert by_events(images, weight) is not None
     assert by_events(images.double(), weight.double()) is None
-    assert by_events(images.contiguous(), weight) is None
     assert by_events(images, weight, dilation=3) is None  # which is torch's to refuse
+    with monkeypatch.context() as patch:
+        patch.setattr(spike_convolution, "_MOST_TAPS", 8)
+        assert by_events(images, weight) is None
     for name, limit in (("_FEWEST_CHANNELS", 21), ("_FEWEST_TAPS", 10), ("_FEWEST_PLACES", 33)):
         with monkeypatch.context() as patch:
             patch.setattr(spike_convolution, name, limit)
@@ -290,3 +311,16 @@ def test_kernels_of_another_shape_or_step_are_torch_s() -> None:
     by_output, weight = torch.randn(2, 30, 4, 4), torch.empty(30, 20, 3, 3)
     assert spikes_weight_gradient(images, by_output, weight, Moves()) is not None
     assert spikes_weight_gradient(images, by_output.bfloat16(), weight, Moves()) is None
+
+
+def test_places_of_the_longest_lists_are_counted() -> None:
+    images, weight = images_of(1, 2, 32, 37, density=1.0), torch.ones(1, 2, 32, 32)
+    assert torch.equal(by_events(images, weight), functional.conv2d(images, weight))  # type: ignore[arg-type]
+    assert by_events(images, torch.ones(1, 2, 32, 33)) is None
+    for width, is_ours in ((16384, True), (16385, False)):
+        images = images_of(1, 2, 3, width, density=0.01)
+        by_output, weight = torch.ones(1, 1, 3, width), torch.empty(1, 2, 3, 3)
+        ours = spikes_weight_gradient(images, by_output, weight, moves(padding=1))
+        assert (ours is not None) == is_ours
+        if ours is not None:
+            assert torch.equal(ours, dense_gradient(images, by_output, weight, 1))

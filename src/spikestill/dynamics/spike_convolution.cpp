@@ -1,7 +1,7 @@
 // A convolution of spikes, which adds up the weights of the inputs that are not zero (the oracle is torch's convolution).
 //
-// Images are [images, height, width, channels], weights [outputs, kernel height, kernel width, channels]. Inputs go by
-// groups of 16 channels, outputs by columns of 64. A panel has the weights of one or two groups and a column, which about
+// Images are [images, height, width, channels]; weights [outputs, channels, taps] lie in either order within an output.
+// Inputs go by groups of 16 channels, outputs by columns of 64. A panel has the weights of one or two groups and a column, which about
 // fit into the first-level cache; a strip is some rows of the output. For each of its places, and each panel, a list is
 // made of the inputs that are not zero, as rows of the panel; then panel after panel is added up along these lists. Sums
 // are float32, in an order that depends on nothing but which inputs are zero.
@@ -44,6 +44,7 @@ struct Geometry {
     index images, height, width, channels, outputs;
     index kernel[2], stride[2], padding[2], dilation[2];
     index out_height, out_width;
+    index tap_stride, channel_stride;  // of the weights
 
     index groups() const { return (channels + GROUP - 1) / GROUP; }
     index taps() const { return kernel[0] * kernel[1]; }
@@ -297,10 +298,11 @@ bool pack(const X* weights, const Geometry& g, typename Panel<X, WIDE>::number* 
             auto* to = panel + P::place(output - first);
             for (index group = first_channel; group < std::min(first_channel + P::GROUPS * GROUP, g.channels); group += GROUP)
                 for (index tap = 0; tap < taps; tap++, to += GROUP * WIDE) {
-                    const X* from = weights + (output * taps + tap) * g.channels + group;
+                    const X* from = weights + output * taps * g.channels + tap * g.tap_stride + group * g.channel_stride;
                     for (index c = 0; c < std::min(GROUP, g.channels - group); c++) {
-                        to[c * WIDE] = P::from(from[c]);
-                        zero += as_float(from[c]) * 0.0f;
+                        X weight = from[c * g.channel_stride];
+                        to[c * WIDE] = P::from(weight);
+                        zero += as_float(weight) * 0.0f;
                     }
                 }
         }
@@ -485,7 +487,7 @@ struct Channels {
     }
 };
 
-// by_weights: [outputs, 3, 3, channels].
+// by_weights: as the weights.
 template <class X>
 void gradient(const X* x, const X* by_out, const Geometry& g, const uint16_t* planes, bool ones, float* by_weights,
               int threads) {
@@ -516,8 +518,9 @@ void gradient(const X* x, const X* by_out, const Geometry& g, const uint16_t* pl
             for (index sum = 0; sum < STRAND; sum++) {
                 index output = strand * STRAND + Strand<X>::place(sum);
                 for (index tap = 0; tap < TAPS && output < g.outputs; tap++) {
-                    float* to = by_weights + (output * TAPS + tap) * g.channels + first * GROUP;
-                    for (index c = 0; c < n_channels; c++) to[c] = sums[(c * TAPS + tap) * STRAND + sum];
+                    float* to = by_weights + output * TAPS * g.channels + tap * g.tap_stride;
+                    for (index c = 0; c < n_channels; c++)
+                        to[(first * GROUP + c) * g.channel_stride] = sums[(c * TAPS + tap) * STRAND + sum];
                 }
             }
         }

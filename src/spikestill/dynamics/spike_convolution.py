@@ -24,6 +24,8 @@ _MOST_SPIKES = {torch.float32: 0.5, torch.bfloat16: 0.3}
 """Which part of the inputs may differ from zero: with more, oneDNN's dense convolution is as fast."""
 _FEWEST_CHANNELS, _FEWEST_TAPS, _FEWEST_PLACES = 48, 4, 512
 """Below these, lists cost more than they save."""
+_MOST_TAPS, _WIDEST = 1024, 16384
+"""Places in lists are counted in 16 bits."""
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -41,8 +43,8 @@ def convolve_spikes(images: Tensor, weight: Tensor, bias: Tensor | None, moves: 
     """The convolution ``[N, O, H', W']``, without autograd; None where torch's own is to be taken.
 
     That is so where it would be no slower (many of the inputs are not zero, or there are few channels or places),
-    where a weight is not finite (which shows in a dense convolution whatever is zero), off the CPU, and where the
-    images are not channels last.
+    where a weight is not finite (which shows in a dense convolution whatever is zero), and off the CPU. The result lies
+    channels last, whatever the images do.
 
     Args:
         images: ``[N, C, H, W]``, in the dtype of autocast or converted to it.
@@ -52,13 +54,13 @@ def convolve_spikes(images: Tensor, weight: Tensor, bias: Tensor | None, moves: 
     """
     if torch.is_autocast_enabled("cpu"):
         images = images.to(torch.get_autocast_dtype("cpu"))
+    weight = _dense(weight)
     seen = _look(images, weight, moves)
     if seen is None:
         return None
-    weight = weight.to(images.dtype).contiguous(memory_format=torch.channels_last)
-    bias = None if bias is None else bias.float().contiguous()
+    weight, bias = weight.to(images.dtype), None if bias is None else bias.float().contiguous()
     result = torch.empty(seen.output_shape, dtype=images.dtype, memory_format=torch.channels_last)
-    is_finite = seen.call("convolve", images, weight, bias, seen.geometry, seen.planes, seen.are_ones, result)
+    is_finite = seen.call("convolve", seen.images, weight, bias, seen.geometry, seen.planes, seen.are_ones, result)
     return result if is_finite else None
 
 
@@ -72,18 +74,18 @@ def spikes_weight_gradient(images: Tensor, by_output: Tensor, weight: Tensor, mo
     Args:
         images: ``[N, C, H, W]``, what was convolved: spikes, or their rates.
         by_output: ``[N, O, H', W']``, the gradient by the result, in the same dtype.
-        weight: ``[O, C, 3, 3]``, of which the shape is read.
+        weight: ``[O, C, 3, 3]``, of which shape and memory layout are read.
         moves: of the kernel.
     """
     steps = (*weight.shape[2:], *moves.stride, *moves.dilation)
-    if steps != (3, 3, 1, 1, 1, 1) or by_output.dtype != images.dtype:
+    if steps != (3, 3, 1, 1, 1, 1) or by_output.dtype != images.dtype or by_output.shape[3] > _WIDEST:
         return None
-    seen = _look(images, weight, moves)
+    result = _dense(torch.empty_like(weight, dtype=torch.float32))
+    seen = _look(images, result, moves)
     if seen is None or not by_output.sum().isfinite():
         return None
     by_output = by_output.contiguous(memory_format=torch.channels_last)
-    result = torch.empty(weight.shape, memory_format=torch.channels_last)
-    seen.call("gradient", images, by_output, seen.geometry, seen.planes, seen.are_ones, result)
+    seen.call("gradient", seen.images, by_output, seen.geometry, seen.planes, seen.are_ones, result)
     return result
 
 
@@ -93,7 +95,7 @@ class _Seen:
 
     Attributes:
         kernels: the compiled code.
-        dtype: of the images.
+        images: channels last.
         geometry: the sizes, as ``Geometry`` in C++.
         output_shape: ``[N, O, H', W']``.
         planes: which of the inputs are not zero, a bit each.
@@ -101,14 +103,14 @@ class _Seen:
     """
 
     kernels: ctypes.CDLL
-    dtype: torch.dtype
+    images: Tensor
     geometry: Any
     output_shape: tuple[int, ...]
     planes: Tensor
     are_ones: bool
 
     def call(self, name: str, *arguments: Any) -> int:
-        return _call(self.kernels, name, self.dtype, *arguments)
+        return _call(self.kernels, name, self.images.dtype, *arguments)
 
 
 def _look(images: Tensor, weight: Tensor, moves: Moves) -> _Seen | None:
@@ -123,23 +125,33 @@ def _look(images: Tensor, weight: Tensor, moves: Moves) -> _Seen | None:
     if min(out_size) < 1 or count * out_size[0] * out_size[1] < _FEWEST_PLACES:
         return None
     numbers = (count, *size, channels, outputs, *kernel, *moves.stride, *moves.padding, *moves.dilation, *out_size)
-    geometry = (ctypes.c_int64 * len(numbers))(*numbers)
+    taps_first = weight.is_contiguous(memory_format=torch.channels_last)
+    strides = (channels, 1) if taps_first else (1, kernel[0] * kernel[1])
+    geometry = (ctypes.c_int64 * (len(numbers) + 2))(*numbers, *strides)
     padded = (length + 2 * pad for length, pad in zip(size, moves.padding, strict=True))
     planes, found = torch.zeros(-(-channels // 16), count, *padded, dtype=torch.int16), (ctypes.c_int64 * 2)()
+    images = images.contiguous(memory_format=torch.channels_last)
     _call(kernels, "look", images.dtype, images, geometry, planes, found)
     if found[0] > _MOST_SPIKES[images.dtype] * images.numel():
         return None
-    return _Seen(kernels, images.dtype, geometry, (count, outputs, *out_size), planes, found[1] == 0)
+    return _Seen(kernels, images, geometry, (count, outputs, *out_size), planes, found[1] == 0)
 
 
 def _kernels(images: Tensor, weight: Tensor) -> ctypes.CDLL | None:
     """The compiled code, where these tensors are such that it may pay."""
     outputs, channels, *kernel = weight.shape
-    is_worth = min(outputs, channels) >= _FEWEST_CHANNELS and kernel[0] * kernel[1] >= _FEWEST_TAPS
+    taps = kernel[0] * kernel[1]
+    is_worth = min(outputs, channels) >= _FEWEST_CHANNELS and _FEWEST_TAPS <= taps <= _MOST_TAPS
     is_covered = images.dtype in _NAMES and images.device.type == "cpu" == weight.device.type and fuses()
-    if not (is_worth and is_covered and images.is_contiguous(memory_format=torch.channels_last)):
-        return None
-    return library("spike_convolution.cpp")
+    return library("spike_convolution.cpp") if is_worth and is_covered else None
+
+
+def _dense(weight: Tensor) -> Tensor:
+    """Weights without gaps, the taps of a kernel in their order."""
+    is_dense = any(
+        weight.is_contiguous(memory_format=order) for order in (torch.channels_last, torch.contiguous_format)
+    )
+    return weight if is_dense else weight.contiguous()
 
 
 def _call(kernels: ctypes.CDLL, name: str, dtype: torch.dtype, *arguments: Any) -> int:
