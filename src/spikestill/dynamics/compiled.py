@@ -24,7 +24,7 @@ __all__ = ["library"]
 _log = logging.getLogger("spikestill")
 
 _FOLDER = Path(__file__).parent
-_HEADERS = ("floats.h",)
+_HEADERS = ("floats.h", "spikes.h")
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 _MACHINE_FLAGS = (
     ("-march=native", "-mprefer-vector-width=512", "-fopenmp"),
