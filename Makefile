@@ -44,6 +44,7 @@ test: $(INSTALLED)  ## every test: under fifteen minutes on two cores, set-up in
 
 bench: $(INSTALLED)  ## time and memory beside SpikingJelly and snnTorch: about 45 minutes on two cores; can go on
 	$(BIN)/python -m benchmarks $(BENCH)
+	$(BIN)/python -m benchmarks.events
 	$(BIN)/python -m benchmarks.floor
 	$(BIN)/python -m benchmarks.loop
 
