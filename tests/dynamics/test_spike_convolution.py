@@ -12,7 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from spikestill.dynamics import Moves, compiled, convolve_spikes, spike_convolution, spikes_weight_gradient
 
@@ -217,6 +219,44 @@ def test_where_it_would_not_pay_torch_s_is_left_to_do_it(monkeypatch: pytest.Mon
     assert by_events(images, weight) is None
 
 
+def test_what_torch_refuses_is_torch_s_to_refuse() -> None:
+    images, weight, bias = images_of(2, 20, 6, 6), torch.randn(30, 20, 3, 3), torch.randn(30)
+    assert by_events(images_of(2, 24, 6, 6), weight) is None
+    assert by_events(images_of(2, 16, 6, 6), weight) is None
+    assert by_events(images[0], weight) is None
+    for dtype in (torch.bfloat16, torch.float64):
+        assert by_events(images.to(dtype), weight) is None
+        assert by_events(images, weight.to(dtype)) is None
+        assert convolve_spikes(images, weight, bias.to(dtype), Moves()) is None
+    with torch.autocast("cpu", torch.bfloat16):  # which leaves float64 as it is
+        assert by_events(images.double(), weight.double()) is None
+        assert convolve_spikes(images, weight.bfloat16(), bias, Moves()) is not None
+
+
+def test_who_watches_operations_sees_torch_s() -> None:
+    images, weight, by_output = images_of(2, 20, 6, 6), torch.randn(30, 20, 3, 3), torch.randn(2, 30, 4, 4)
+    with FlopCounterMode(display=False):
+        assert by_events(images, weight) is None
+        assert spikes_weight_gradient(images, by_output, weight, Moves()) is None
+    with FakeTensorMode() as fakes:
+        assert by_events(fakes.from_tensor(images), fakes.from_tensor(weight)) is None
+
+
+def test_another_default_device_changes_nothing() -> None:
+    images, weight, by_output = images_of(2, 20, 6, 6), torch.randn(30, 20, 3, 3), torch.randn(2, 30, 4, 4)
+    expected = by_events(images, weight), spikes_weight_gradient(images, by_output, weight, Moves())
+    with torch.device("meta"):
+        ours = by_events(images, weight), spikes_weight_gradient(images, by_output, weight, Moves())
+    for one, other in zip(ours, expected, strict=True):
+        assert torch.equal(one, other)  # type: ignore[arg-type]
+
+
+def test_where_it_cannot_pay_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spike_convolution, "library", lambda name: pytest.fail("it was asked for"))
+    monkeypatch.setattr(spike_convolution, "_FEWEST_PLACES", 33)
+    assert by_events(images_of(2, 20, 6, 6), torch.randn(30, 20, 3, 3)) is None
+
+
 def test_no_images_are_left_to_torch() -> None:
     assert by_events(images_of(0, 20, 6, 6), torch.randn(30, 20, 3, 3)) is None
 
@@ -299,6 +339,8 @@ def test_a_gradient_that_is_not_finite_is_torch_s_to_spread(value: float) -> Non
     images, by_output, weight = images_of(2, 20, 6, 6), torch.randn(2, 30, 6, 6), torch.empty(30, 20, 3, 3)
     assert spikes_weight_gradient(images, by_output, weight, moves(padding=1)) is not None
     by_output[1, 3, 2, 2] = value
+    assert spikes_weight_gradient(images, by_output, weight, moves(padding=1)) is None
+    by_output[1, 3, 2, 2], images[0, 0, 0, 0] = 1.0, value
     assert spikes_weight_gradient(images, by_output, weight, moves(padding=1)) is None
 
 

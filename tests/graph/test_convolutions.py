@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations
 
 import spikestill as ss
@@ -89,19 +90,49 @@ def test_layers_that_are_more_than_a_convolution_are_called(called: list[Tensor 
     grouped, mirrored = nn.Conv2d(48, 64, 3, groups=2), nn.Conv2d(48, 64, 3, padding=1, padding_mode="reflect")
     for layer in (watched, normed, grouped, mirrored, nn.Conv2d(48, 64, 3, padding="same"), nn.AvgPool2d(2)):
         assert torch.equal(spike_output(layer, spikes), layer(spikes))
+    replaced, plain = nn.Conv2d(48, 64, 3), nn.Conv2d(48, 64, 3)
+    replaced.forward = lambda batch: batch + 1  # type: ignore[method-assign]
+    assert torch.equal(spike_output(replaced, spikes), spikes + 1)
+    with register_module_forward_hook(lambda *_: seen.append("everyone's")):
+        spike_output(plain, spikes)
     assert called == []
-    assert seen == ["hook", "hook"]
+    assert seen == ["hook", "hook", "everyone's"]
+    spike_output(plain, spikes)
+    assert len(called) == 1
 
 
-def test_a_gradient_of_gradients_is_torch_s() -> None:
+@pytest.mark.parametrize("mixed", [False, True], ids=["float32", "autocast"])
+def test_a_gradient_of_gradients_is_torch_s(mixed: bool, called: list[Tensor | None]) -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(48, 64, 3, padding=1)
-    spikes = spikes_of(16, 48, 9, 9)
-    found = []
-    for output in (spike_output(layer, spikes), layer(spikes)):
-        (by_weight,) = torch.autograd.grad(output.square().sum(), layer.weight, create_graph=True)
-        found.append(torch.autograd.grad(by_weight.square().sum(), layer.weight)[0])
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-1)
+    spikes = spikes_of(16, 48, 9, 9).requires_grad_()
+    inputs, found = (spikes, layer.weight), []
+    for function in (spike_output, lambda module, batch: module(batch)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            output = function(layer, spikes)
+        (by_weight,) = torch.autograd.grad(output.float().square().sum(), layer.weight, create_graph=True)
+        found.append(torch.autograd.grad(by_weight.square().sum(), inputs))
+    assert called[0] is not None
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).norm() < (0.05 if mixed else 1e-4) * theirs.norm()
+
+
+def test_a_convolution_of_a_constant_is_one() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.third = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+            self.place, self.relu = nn.Parameter(torch.randn(1, 4, 6, 6)), nn.ReLU()
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.relu(self.second(self.relu(self.first(images))) + self.third(self.place)).mean((2, 3))
+
+    torch.manual_seed(0)
+    net, images = Net(), torch.rand(8, 3, 8, 8)
+    snn = ss.to_spiking(net, neuron=ss.LIF(), timesteps=4, gradient="bptt", input_shape=(3, 8, 8))
+    snn(images).sum().backward()
+    assert net.place.grad is None
+    assert snn.get_submodule("body").place.grad is not None  # type: ignore[union-attr]
 
 
 def network(gradient: str, recompute: bool = False) -> ss.SpikingNetwork:

@@ -52,14 +52,17 @@ def convolve_spikes(images: Tensor, weight: Tensor, bias: Tensor | None, moves: 
         bias: ``[O]`` or None.
         moves: of the kernel.
     """
-    if torch.is_autocast_enabled("cpu"):
+    dtypes = {tensor.dtype for tensor in (images, weight, bias) if tensor is not None}
+    if torch.is_autocast_enabled("cpu") and torch.float64 not in dtypes:
         images = images.to(torch.get_autocast_dtype("cpu"))
+    elif len(dtypes) > 1:
+        return None
     weight = _dense(weight)
     seen = _look(images, weight, moves)
     if seen is None:
         return None
     weight, bias = weight.to(images.dtype), None if bias is None else bias.float().contiguous()
-    result = torch.empty(seen.output_shape, dtype=images.dtype, memory_format=torch.channels_last)
+    result = torch.empty(seen.output_shape, dtype=images.dtype, device="cpu", memory_format=torch.channels_last)
     is_finite = seen.call("convolve", seen.images, weight, bias, seen.geometry, seen.planes, seen.are_ones, result)
     return result if is_finite else None
 
@@ -68,8 +71,8 @@ def convolve_spikes(images: Tensor, weight: Tensor, bias: Tensor | None, moves: 
 def spikes_weight_gradient(images: Tensor, by_output: Tensor, weight: Tensor, moves: Moves) -> Tensor | None:
     """The gradient ``[O, C, 3, 3]`` by the weights of a convolution, in float32; None where torch's is to be taken.
 
-    That is so as for :func:`convolve_spikes`, for kernels other than 3 x 3 or that move by more than one, and where a
-    gradient is not finite.
+    That is so as for :func:`convolve_spikes`, for kernels other than 3 x 3 or that move by more than one, and where an
+    image or a gradient is not finite.
 
     Args:
         images: ``[N, C, H, W]``, what was convolved: spikes, or their rates.
@@ -82,7 +85,7 @@ def spikes_weight_gradient(images: Tensor, by_output: Tensor, weight: Tensor, mo
         return None
     result = _dense(torch.empty_like(weight, dtype=torch.float32))
     seen = _look(images, result, moves)
-    if seen is None or not by_output.sum().isfinite():
+    if seen is None or not by_output.sum().isfinite() or not (seen.are_ones or seen.images.sum().isfinite()):
         return None
     by_output = by_output.contiguous(memory_format=torch.channels_last)
     seen.call("gradient", seen.images, by_output, seen.geometry, seen.planes, seen.are_ones, result)
@@ -115,8 +118,7 @@ class _Seen:
 
 def _look(images: Tensor, weight: Tensor, moves: Moves) -> _Seen | None:
     """What is to be known before a convolution by events; None where that is not to be tried."""
-    kernels = _kernels(images, weight)
-    if kernels is None:
+    if not _is_worth_it(images, weight):
         return None
     count, channels, *size = images.shape
     outputs, _, *kernel = weight.shape
@@ -124,26 +126,30 @@ def _look(images: Tensor, weight: Tensor, moves: Moves) -> _Seen | None:
     out_size = [(length + 2 * pad - step * (taps - 1) - 1) // move + 1 for length, taps, move, pad, step in rules]
     if min(out_size) < 1 or count * out_size[0] * out_size[1] < _FEWEST_PLACES:
         return None
+    kernels = library("spike_convolution.cpp")
+    if kernels is None:
+        return None
     numbers = (count, *size, channels, outputs, *kernel, *moves.stride, *moves.padding, *moves.dilation, *out_size)
     taps_first = weight.is_contiguous(memory_format=torch.channels_last)
     strides = (channels, 1) if taps_first else (1, kernel[0] * kernel[1])
     geometry = (ctypes.c_int64 * (len(numbers) + 2))(*numbers, *strides)
     padded = (length + 2 * pad for length, pad in zip(size, moves.padding, strict=True))
-    planes, found = torch.zeros(-(-channels // 16), count, *padded, dtype=torch.int16), (ctypes.c_int64 * 2)()
-    images = images.contiguous(memory_format=torch.channels_last)
+    planes = torch.zeros(-(-channels // 16), count, *padded, dtype=torch.int16, device="cpu")
+    images, found = images.contiguous(memory_format=torch.channels_last), (ctypes.c_int64 * 2)()
     _call(kernels, "look", images.dtype, images, geometry, planes, found)
     if found[0] > _MOST_SPIKES[images.dtype] * images.numel():
         return None
     return _Seen(kernels, images, geometry, (count, outputs, *out_size), planes, found[1] == 0)
 
 
-def _kernels(images: Tensor, weight: Tensor) -> ctypes.CDLL | None:
-    """The compiled code, where these tensors are such that it may pay."""
+def _is_worth_it(images: Tensor, weight: Tensor) -> bool:
+    """Whether these tensors are such that it may pay, and nobody watches what is done with them."""
     outputs, channels, *kernel = weight.shape
+    is_covered = images.dtype in _NAMES and images.device.type == "cpu" == weight.device.type
+    fits = images.dim() == 4 and images.shape[1] == channels
     taps = kernel[0] * kernel[1]
-    is_worth = min(outputs, channels) >= _FEWEST_CHANNELS and _FEWEST_TAPS <= taps <= _MOST_TAPS
-    is_covered = images.dtype in _NAMES and images.device.type == "cpu" == weight.device.type and fuses()
-    return library("spike_convolution.cpp") if is_worth and is_covered else None
+    is_large = min(outputs, channels) >= _FEWEST_CHANNELS and _FEWEST_TAPS <= taps <= _MOST_TAPS
+    return is_covered and fits and is_large and fuses() and torch._C._len_torch_dispatch_stack() == 0
 
 
 def _dense(weight: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ def spike_output(module: nn.Module, spikes: Tensor) -> Tensor:
         return module(spikes)
     if not torch.is_grad_enabled():
         return output
-    known: Tensor = KnownConvolution.apply(spikes, module.weight, module.bias, output, module)
+    known: Tensor = KnownConvolution.apply(spikes.to(output.dtype), module.weight, module.bias, output, module)
     return known
 
 
@@ -48,11 +48,10 @@ class KnownConvolution(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """The ordinary gradients of a convolution."""
         (delta,), (given, weight), module = gradients, ctx.saved_tensors, ctx.module
-        by_given, by_weight, *_ = ctx.needs_input_grad
+        needs_given, needs_weight, *_ = ctx.needs_input_grad
         counted = None
-        if by_weight and type(module) is nn.Conv2d and module.groups == 1 and not torch.is_grad_enabled():
+        if needs_weight and type(module) is nn.Conv2d and module.groups == 1 and not torch.is_grad_enabled():
             counted = spikes_weight_gradient(given, delta, weight, _moves(module))
-        wanted = (by_given, by_weight and counted is None, ctx.has_bias)
         by_given, by_weight, by_bias = torch.ops.aten.convolution_backward(
             delta,
             given,
@@ -64,9 +63,9 @@ class KnownConvolution(torch.autograd.Function):
             False,
             [0] * len(module.stride),
             module.groups,
-            wanted,
+            (needs_given, needs_weight and counted is None, ctx.has_bias),
         )
-        by_weight = counted if by_weight is None else by_weight
+        by_weight = by_weight if counted is None else counted
         dtypes = (ctx.given_dtype, weight.dtype, weight.dtype)
         results = zip((by_given, by_weight, by_bias), dtypes, strict=True)
         return *(None if result is None else result.to(dtype) for result, dtype in results), None, None

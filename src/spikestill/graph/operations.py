@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.nn import functional
+from torch.nn.modules.module import _has_any_global_hook
 
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF
@@ -136,9 +137,9 @@ def is_linear(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether hooks see the calls of a module, so that it has to be called."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(hooks)
+    """Whether hooks see the calls of a module, or another function does its work, so that it has to be called."""
+    own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(own) or _has_any_global_hook() or "forward" in vars(module)
 
 
 def name_of(traced: fx.GraphModule, node: fx.Node) -> str:

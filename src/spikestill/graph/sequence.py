@@ -97,7 +97,7 @@ class SequenceRun(fx.Interpreter):
         if isinstance(module, DROPOUTS) and module.training:
             steps = self._steps(args[0])
             return Signal((steps * self._mask(module, steps[0])).flatten(0, 1), args[0].moves)
-        if isinstance(module, nn.Conv2d) and args[0].moves:
+        if isinstance(module, nn.Conv2d) and isinstance(args[0], Signal) and args[0].moves:
             return self._generic(partial(spike_output, module), args, kwargs)
         return self._generic(module, args, kwargs)
 
