@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -51,6 +51,19 @@ def dense_gradient(images: Tensor, by_output: Tensor, weight: Tensor, padding: i
     functional.conv2d(images, weight, padding=padding).backward(by_output)
     assert weight.grad is not None
     return weight.grad
+
+
+def same_by_any_threads(work: Callable[[], Tensor | None]) -> Tensor:
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append(work())
+    finally:
+        torch.set_num_threads(threads)
+    assert results[0] is not None
+    assert all(torch.equal(result, results[0]) for result in results)  # type: ignore[arg-type]
+    return results[0]
 
 
 @st.composite
@@ -112,16 +125,8 @@ def test_short_numbers_come_out_to_the_bit(dtype: torch.dtype) -> None:
 def test_neither_threads_nor_the_other_images_change_a_bit(dtype: torch.dtype, values: bool) -> None:
     torch.manual_seed(1)
     images, weight = images_of(9, 33, 5, 7, values=values, dtype=dtype), torch.randn(65, 33, 3, 3).to(dtype)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            results.append(by_events(images, weight, padding=1))
-        assert all(torch.equal(result, results[0]) for result in results)  # type: ignore[arg-type]
-        assert torch.equal(by_events(images[4:5], weight, padding=1), results[0][4:5])  # type: ignore[arg-type, index]
-    finally:
-        torch.set_num_threads(threads)
+    result = same_by_any_threads(lambda: by_events(images, weight, padding=1))
+    assert torch.equal(by_events(images[4:5], weight, padding=1), result[4:5])  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
@@ -305,15 +310,7 @@ def test_images_of_any_size_go_into_blocks(size: tuple[int, int], dtype: torch.d
 def test_threads_do_not_change_a_bit_of_the_gradient() -> None:
     torch.manual_seed(6)
     images, by_output, weight = images_of(9, 70, 5, 7), torch.randn(9, 65, 5, 7), torch.empty(65, 70, 3, 3)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            results.append(spikes_weight_gradient(images, by_output, weight, moves(padding=1)))
-        assert all(torch.equal(result, results[0]) for result in results)  # type: ignore[arg-type]
-    finally:
-        torch.set_num_threads(threads)
+    same_by_any_threads(lambda: spikes_weight_gradient(images, by_output, weight, moves(padding=1)))
 
 
 @pytest.mark.slow

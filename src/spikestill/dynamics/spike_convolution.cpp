@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr index WIDEST = 64, STRIP_FLOATS = 8192;
+constexpr index WIDE = 64, STRIP_FLOATS = 8192;
 
 // --------------------------------------------------------------------------------------------------------------- lists
 
@@ -63,13 +63,10 @@ struct Lists {
 // ------------------------------------------------------------------------------------------------------------- weights
 
 // A panel is [GROUPS * taps * 16 + 1, WIDE], the last row zero. Sum i is that of the numbers at `place(i)` of each row.
-template <class X, index WIDE>
+template <class X>
 struct Panel {
     using number = float;
     static constexpr index FOLD = 1, GROUPS = 1;
-
-    static index size(const Geometry& g) { return (GROUPS * g.taps() * GROUP + 1) * WIDE; }
-    static index count(const Geometry& g) { return (g.groups() + GROUPS - 1) / GROUPS; }  // a column
 
     static index place(index sum) { return sum; }
     static number from(X x) { return as_float(x); }
@@ -91,24 +88,21 @@ struct Panel {
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
 template <>
-struct Panel<bfloat16, WIDEST> {
+struct Panel<bfloat16> {
     using number = bfloat16;
     static constexpr index FOLD = 2, GROUPS = 2;
-
-    static index size(const Geometry& g) { return (GROUPS * g.taps() * GROUP + 1) * WIDEST; }
-    static index count(const Geometry& g) { return (g.groups() + GROUPS - 1) / GROUPS; }
 
     static index place(index sum) { return place_of_pair(sum); }
     static number from(bfloat16 x) { return x; }
 
     static void add(const number* panel, const uint16_t* rows, const bfloat16* values, index n, float* sums) {
-        __m512 sum[WIDEST / LANES];
+        __m512 sum[WIDE / LANES];
         std::memcpy(sum, sums, sizeof(sum));
         __m512i factors = _mm512_set1_epi16(0x3f80);
         for (index k = 0; k < n; k += 2) {
             if (values) factors = pair_of(values + k);
-            const number *one = panel + rows[k] * WIDEST, *other = panel + rows[k + 1] * WIDEST;
-            for (index v = 0; v < WIDEST / LANES; v += 2)
+            const number *one = panel + rows[k] * WIDE, *other = panel + rows[k + 1] * WIDE;
+            for (index v = 0; v < WIDE / LANES; v += 2)
                 add_pair(one + v * LANES, other + v * LANES, factors, sum + v);
         }
         std::memcpy(sums, sum, sizeof(sum));
@@ -116,17 +110,27 @@ struct Panel<bfloat16, WIDEST> {
 };
 #endif
 
+template <class P>
+index panel_size(const Geometry& g) {
+    return (P::GROUPS * g.taps() * GROUP + 1) * WIDE;
+}
+
+template <class P>
+index panels_a_column(const Geometry& g) {
+    return (g.groups() + P::GROUPS - 1) / P::GROUPS;
+}
+
 // panels: [columns, count] of them. Returns whether all weights are finite.
-template <class X, index WIDE>
-bool pack(const X* weights, const Geometry& g, typename Panel<X, WIDE>::number* panels, int threads) {
-    using P = Panel<X, WIDE>;
-    index columns = (g.outputs + WIDE - 1) / WIDE, count = P::count(g), taps = g.taps();
+template <class X>
+bool pack(const X* weights, const Geometry& g, typename Panel<X>::number* panels, int threads) {
+    using P = Panel<X>;
+    index columns = (g.outputs + WIDE - 1) / WIDE, count = panels_a_column<P>(g), taps = g.taps();
     std::atomic<bool> finite{true};
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (index part = 0; part < columns * count; part++) {
         index first = part / count * WIDE, from_group = part % count * P::GROUPS;
-        typename P::number* panel = panels + part * P::size(g);
-        std::fill_n(panel, P::size(g), P::from(X{}));
+        typename P::number* panel = panels + part * panel_size<P>(g);
+        std::fill_n(panel, panel_size<P>(g), P::from(X{}));
         float zero = 0;
         for (index output = first; output < std::min(first + WIDE, g.outputs); output++) {
             auto* to = panel + P::place(output - first);
@@ -148,13 +152,13 @@ bool pack(const X* weights, const Geometry& g, typename Panel<X, WIDE>::number* 
 
 // --------------------------------------------------------------------------------------------------------- convolution
 
-template <class X, index WIDE>
+template <class X>
 bool convolve(const X* x, const X* weights, const float* bias, const Geometry& g, const uint16_t* planes, bool ones,
               X* out, int threads) {
-    using P = Panel<X, WIDE>;
-    index columns = (g.outputs + WIDE - 1) / WIDE, count = P::count(g);
-    std::vector<typename P::number, AtLines<typename P::number>> panels(columns * count * P::size(g));
-    if (!pack<X, WIDE>(weights, g, panels.data(), threads)) return false;
+    using P = Panel<X>;
+    index columns = (g.outputs + WIDE - 1) / WIDE, count = panels_a_column<P>(g);
+    std::vector<typename P::number, AtLines<typename P::number>> panels(columns * count * panel_size<P>(g));
+    if (!pack<X>(weights, g, panels.data(), threads)) return false;
 
     index rows = g.images * g.out_height;
     index per = std::max(std::min(STRIP_FLOATS / WIDE / g.out_width, rows / (4 * threads)), index(1));
@@ -173,7 +177,7 @@ bool convolve(const X* x, const X* weights, const float* bias, const Geometry& g
                     if (bias) std::copy_n(bias + column * WIDE, wide, &sums[place * WIDE]);
                 }
                 for (index part = 0; part < count; part++) {
-                    const typename P::number* panel = panels.data() + (column * count + part) * P::size(g);
+                    const typename P::number* panel = panels.data() + (column * count + part) * panel_size<P>(g);
                     const uint32_t* starts = &lists.starts[part * places];
                     for (index place = 0; place < places; place++) {
                         const X* values = ones ? nullptr : &lists.values[starts[place]];
@@ -370,7 +374,7 @@ void gradient(const X* x, const X* by_out, const Geometry& g, const uint16_t* pl
     }                                                                                                                  \
     int convolve_##SUFFIX(const X* x, const X* weights, const float* bias, const Geometry* g, const uint16_t* planes,  \
                           int ones, X* out, int threads) {                                                             \
-        return convolve<X, WIDEST>(x, weights, bias, *g, planes, ones, out, threads);                                  \
+        return convolve(x, weights, bias, *g, planes, ones, out, threads);                                             \
     }                                                                                                                  \
     void gradient_##SUFFIX(const X* x, const X* by_out, const Geometry* g, const uint16_t* planes, int ones,           \
                            float* by_weights, int threads) {                                                           \
