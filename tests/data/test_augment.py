@@ -142,3 +142,40 @@ def test_roll_moves_round_the_edge_and_loses_nothing() -> None:
         assert len(ways) == 1
         seen.add(ways[0])
     assert len(seen) > 10
+
+
+@given(crop=st.integers(1, 8), seed=st.integers(0, 2**40))
+def test_reflected_crops_are_windows_of_the_reflected_image(crop: int, seed: int) -> None:
+    images = pixels(3, 9, 10)
+    plain = normalise(images, MEAN, STD)
+    height, width = plain.shape[2:]
+    for image, varied in zip(plain, vary(images, seed, crop=crop, flip=False, reflect=True), strict=True):
+        padded = torch.nn.functional.pad(image, (crop,) * 4, mode="reflect")
+        shown = [padded[:, y : y + height, x : x + width] for y in range(2 * crop + 1) for x in range(2 * crop + 1)]
+        assert any(torch.equal(varied, window) for window in shown)
+
+
+def test_mirrored_says_which_images_are_mirrored() -> None:
+    images, plain = pixels(2), normalise(pixels(2), MEAN, STD)
+    varied = augment(
+        images,
+        Augmentation(crop=0),
+        mean=MEAN,
+        std=STD,
+        generator=torch.Generator(),
+        mirrored=torch.tensor([True, False]),
+    )
+    assert torch.equal(varied[0], plain[0].flip(2))
+    assert torch.equal(varied[1], plain[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"flip": False, "alternate": True}, "alternate says how images are flipped: set flip to true"),
+        ({"crop": 0, "reflect": True}, "reflect says how a crop is padded: set crop above 0"),
+    ],
+)
+def test_refinements_of_what_is_switched_off_are_refused(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        Augmentation(**options)

@@ -22,7 +22,7 @@ def forward(model: nn.Module, channels: int, size: int, batch: int = 2) -> torch
 
 
 def test_the_built_in_names():
-    chains = ["conv3", "vgg5", "vgg7", "vgg9", "vgg11", "vgg13", "vgg16"]
+    chains = ["conv3", "vgg5", "vgg7", "vgg9", "vgg11", "vgg13", "vgg16", "wide8"]
     residual = ["resnet12", "resnet18", "resnet19", "resnet20", "resnet34"]
     assert models.names() == [*chains, *residual, "densenet121"]
 
@@ -91,7 +91,7 @@ def test_stages_are_named_alike_and_end_in_their_activation(name):
     model = models.create(name, width=0.125)
     stages = [child for child, _ in model.named_children()]
     layers = [stage for stage in stages if stage.startswith("layer")]
-    stem = [] if name.startswith(("conv", "vgg")) else ["stem"]
+    stem = [] if name.startswith(("conv", "vgg", "wide")) else ["stem"]
 
     assert layers == [f"layer{index}" for index in range(1, len(layers) + 1)]
     assert stages == [*stem, *layers, "head"]
@@ -154,7 +154,7 @@ def test_width_scales_every_hidden_layer(name):
     ("name", "arguments", "message"),
     [
         ("resnet21", {}, "unknown model 'resnet21': did you mean 'resnet20'."),
-        ("vgg", {}, "timm:NAME, torchvision:NAME"),
+        ("vgg", {}, "torchvision:NAME"),
         ("hub:resnet18", {}, "unknown model 'hub:resnet18'"),
         ("vgg5", {"droput": 0.1}, "unknown option of vgg5 'droput': did you mean 'dropout'."),
         ("vgg5", {"stem": "cifar"}, "unknown option of vgg5 'stem'"),

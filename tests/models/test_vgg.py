@@ -36,7 +36,7 @@ def test_the_number_in_the_name_counts_the_weight_layers(name):
     model = models.create(name, width=0.125)
     layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
 
-    assert len(layers) == int(name.removeprefix("vgg"))
+    assert len(layers) == int(name.removeprefix("vgg").removeprefix("wide"))
     assert len(HIDDEN[name]) + 1 == sum(isinstance(layer, nn.Linear) for layer in layers)
 
 

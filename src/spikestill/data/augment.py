@@ -28,9 +28,12 @@ class Augmentation:
             are used; 0: off.
         crop: pad by this many pixels on every side and cut out a window of the old size at random; 0: off. The padding
             is the mean colour, 0 after normalisation.
+        reflect: pad the crop with the mirrored border in place of the mean colour.
         roll: move by up to this many pixels along both axes; what leaves on one side comes in on the other (for events:
             Li et al., 2022); 0: off.
         flip: mirror left and right with probability 1/2.
+        alternate: mirror by turns: which images begin mirrored is drawn once, and from then on every epoch shows each of
+            them the other way round, so that two epochs show both (Jordan, 2024).
         cutout: side in pixels of a square set to the mean colour (DeVries & Taylor, 2017); its centre is anywhere in
             the image, so that part of it may lie outside; 0: off.
         autoaugment: the policy found for CIFAR-10 (Cubuk et al., 2019), drawn for each image separately; what moves in
@@ -46,6 +49,8 @@ class Augmentation:
     cutout: int = 0
     autoaugment: bool = False
     resized_crop: float = 0.0
+    reflect: bool = False
+    alternate: bool = False
 
     @property
     def varies(self) -> bool:
@@ -58,6 +63,10 @@ class Augmentation:
             value = getattr(self, option)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise InputError(f"augmentation: {option} must be a number of pixels, 0 or more, not {value!r}")
+        if self.alternate and not self.flip:
+            raise InputError("augmentation: alternate says how images are flipped: set flip to true")
+        if self.reflect and not self.crop:
+            raise InputError("augmentation: reflect says how a crop is padded: set crop above 0")
         if not 0 <= self.resized_crop <= 1:
             raise InputError(f"augmentation: resized_crop must lie in [0, 1], a share, not {self.resized_crop!r}")
 
@@ -70,6 +79,7 @@ def augment(
     std: Sequence[float],
     generator: torch.Generator,
     part: tuple[int, int] | None = None,
+    mirrored: Tensor | None = None,
 ) -> Tensor:
     """Vary and normalise a batch.
 
@@ -81,6 +91,7 @@ def augment(
         generator: on the CPU; the only source of randomness, so that every device makes the same choices.
         part: where the pixels are part of a larger batch: the index of their first image in it, and its size. They are
             then varied as they would be within it.
+        mirrored: which images are mirrored, bool ``[B]``, where ``augmentation`` flips; None draws it.
 
     Returns:
         float32 ``[B, C, H, W]`` in channels-last memory format, normalised.
@@ -88,7 +99,7 @@ def augment(
     if augmentation.autoaugment:
         pixels = autoaugment(pixels, [255 * value for value in mean], generator, part)
     draws = Draws(generator, len(pixels), part)
-    pixels, inside = _moved(pixels, augmentation, draws)
+    pixels, inside = _moved(pixels, augmentation, draws, mirrored)
     images = normalise(pixels, mean, std)
     if augmentation.cutout:
         visible = ~_cutout_squares(pixels, augmentation.cutout, draws)
@@ -106,7 +117,9 @@ def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return images.permute(0, 3, 1, 2)
 
 
-def _moved(pixels: Tensor, augmentation: Augmentation, draws: Draws) -> tuple[Tensor, Tensor | None]:
+def _moved(
+    pixels: Tensor, augmentation: Augmentation, draws: Draws, mirrored: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
     """The moved and mirrored batch ``[B, H, W, C]``, and which pixels of it lie inside the old image ``[B, H, W]``."""
     crop = augmentation.crop
     if not crop and not augmentation.roll and not augmentation.flip:
@@ -117,13 +130,15 @@ def _moved(pixels: Tensor, augmentation: Augmentation, draws: Draws) -> tuple[Te
     rows = torch.arange(height, device=device) + shift[0]
     columns = torch.arange(width, device=device) + shift[1]
     if augmentation.flip:
-        mirrored = (draws.uniform(after=(1,)) < 0.5).to(device)
-        columns = torch.where(mirrored, columns.flip(1), columns)
+        mirrored = draws.uniform(after=(1,)) < 0.5 if mirrored is None else mirrored[:, None]
+        columns = torch.where(mirrored.to(device), columns.flip(1), columns)
     if augmentation.roll:
         way = draws.integers(-augmentation.roll, augmentation.roll + 1, before=(2,), after=(1,)).to(device)
         rows, columns = _rolled(rows, way[0]), _rolled(columns, way[1])
     inside = None
-    if crop:
+    if crop and augmentation.reflect:
+        rows, columns = _reflected(rows, height), _reflected(columns, width)
+    elif crop:
         inside_rows = (rows >= 0) & (rows < height)
         inside_columns = (columns >= 0) & (columns < width)
         inside = inside_rows[:, :, None] & inside_columns[:, None, :]
@@ -133,6 +148,13 @@ def _moved(pixels: Tensor, augmentation: Augmentation, draws: Draws) -> tuple[Te
     index = ((first + rows)[:, :, None] * width + columns[:, None, :]).flatten()
     moved = pixels.reshape(-1, channels).index_select(0, index)
     return moved.reshape(count, height, width, channels), inside
+
+
+def _reflected(index: Tensor, size: int) -> Tensor:
+    """Indices of an axis that may lie beyond its ends, those mirrored at the border pixels, which are not repeated."""
+    period = max(2 * (size - 1), 1)
+    index = index.remainder(period)
+    return torch.minimum(index, period - index).clamp(max=size - 1)
 
 
 def _rolled(places: Tensor, by: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -156,7 +157,7 @@ class Batches:
         for index, ((pixels, rows), (_, part)) in enumerate(zip(stream, pieces, strict=True), self._position):
             # In the plain layout, which any network takes; what gains from channels-last asks for it. contiguous()
             # would leave images of one channel in strides that count as both, and convolutions choose the other.
-            varied = self._in_time(self._varied(pixels, epoch, index // self.divided, part))
+            varied = self._in_time(self._varied(pixels, rows, epoch, index // self.divided, part))
             images = varied.clone(memory_format=torch.contiguous_format)
             batch: tuple[Tensor, ...] = images, self._labels[rows]
             if self._companions is not None:
@@ -215,11 +216,25 @@ class Batches:
             return torch.arange(count, device=self._labels.device)
         return torch.randperm(count, generator=generator(self.seed, "order", epoch)).to(self._labels.device)
 
-    def _varied(self, pixels: Tensor, epoch: int, index: int, part: tuple[int, int]) -> Tensor:
+    def _varied(self, pixels: Tensor, rows: Tensor, epoch: int, index: int, part: tuple[int, int]) -> Tensor:
         if self.augmentation is None:
             return normalise(pixels, self._mean, self._std)
         draws = generator(self.seed, "augmentation", epoch, index)
-        return augment(pixels, self.augmentation, mean=self._mean, std=self._std, generator=draws, part=part)
+        mirrored = self._begins_mirrored[rows.cpu()] ^ bool(epoch % 2) if self.augmentation.alternate else None
+        return augment(
+            pixels,
+            self.augmentation,
+            mean=self._mean,
+            std=self._std,
+            generator=draws,
+            part=part,
+            mirrored=mirrored,
+        )
+
+    @cached_property
+    def _begins_mirrored(self) -> Tensor:
+        """Which images the first epoch mirrors, where the epochs alternate: bool, one an image."""
+        return torch.rand(len(self._labels), generator=generator(self.seed, "mirrored")) < 0.5
 
     def _in_time(self, images: Tensor) -> Tensor:
         """Images as they are; recordings ``[B, T*C, H, W]`` as frames ``[T, B, C, H, W]``, or as their mean."""

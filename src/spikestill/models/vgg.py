@@ -13,12 +13,15 @@ vgg9    64 | 128 256 | 256 512 | 512 512                              512
 vgg11   64 | 128 | 256 256 | 512 512 | 512 512                        512 512
 vgg13   64 64 | 128 128 | 256 256 | 512 512 | 512 512                 512 512
 vgg16   64 64 | 128 128 | 256 256 256 | 512 512 512 | 512 512 512     512 512
+wide8   32 64 | 64 256 | 256 256 | 256                                none
 ======  ============================================================  ==================
 
 So conv3 is "3 conv, 2 linear", and the number in a VGG's name counts its weight layers, classifier included. vgg11,
 vgg13 and vgg16 are configurations A, B and D of Simonyan and Zisserman 2015, with 512 instead of 4096 hidden units, as
 is usual for CIFAR; LaSNN (Hong et al.) names vgg5, vgg7 and vgg9 without their lists: these are our own, in the manner
-of Rathi et al. 2020.
+of Rathi et al. 2020. wide8 is ours too: seven convolutions whose widths are laid out for speed, in the manner of the
+networks that are trained on CIFAR-10 in seconds (Jordan 2024); few wide layers make good use of bf16 and of sparse
+convolutions. It averages its last map, where the others flatten it.
 
 A 2x2 pooling opens each stage but the first, and the head. It stands there, and not at the end of a stage, so that
 every stage ends in its activation: behind it are the firing rates of a spiking network, at full resolution. Where the
@@ -45,6 +48,7 @@ STAGES: dict[str, tuple[tuple[int, ...], ...]] = {
     "vgg11": ((64,), (128,), (256, 256), (512, 512), (512, 512)),
     "vgg13": ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512)),
     "vgg16": ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)),
+    "wide8": ((32, 64), (64, 256), (256, 256), (256,)),
 }
 HIDDEN: dict[str, tuple[int, ...]] = {
     "conv3": (512,),
@@ -54,6 +58,7 @@ HIDDEN: dict[str, tuple[int, ...]] = {
     "vgg11": (512, 512),
     "vgg13": (512, 512),
     "vgg16": (512, 512),
+    "wide8": (),
 }
 
 
@@ -69,7 +74,10 @@ def build(spec: Specification) -> nn.Sequential:
         outputs = tuple(spec.channels(width) for width in widths)
         modules[f"layer{index}"] = _stage(spec, opening, inputs, outputs)
         inputs = outputs[-1]
-    opening, size = pooling(spec, size)
+    if HIDDEN[spec.name]:
+        opening, size = pooling(spec, size)
+    else:
+        opening, size = nn.AdaptiveAvgPool2d(1), 1
     modules["head"] = _head(spec, opening, inputs * size * size)
     return sequence(modules)
 

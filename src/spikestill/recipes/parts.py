@@ -58,13 +58,13 @@ class Schedule:
     """The learning rate over time, set at every step.
 
     Attributes:
-        name: cosine (to zero), step, or constant.
+        name: cosine (to zero), linear (to zero), step, or constant.
         warmup: epochs of linear warm-up; a fraction is fine.
         milestones: for step, the epochs at which the rate is multiplied by factor.
         factor: for step, the multiplier.
     """
 
-    name: Literal["cosine", "step", "constant"] = "cosine"
+    name: Literal["cosine", "linear", "step", "constant"] = "cosine"
     warmup: float = 0.0
     milestones: tuple[int, ...] = ()
     factor: float = 0.1

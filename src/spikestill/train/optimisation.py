@@ -76,7 +76,8 @@ class Rate:
             passed = sum(step >= milestone * self.steps_per_epoch for milestone in self.schedule.milestones)
             return float(self.schedule.factor**passed)
         length = max(self.epochs * self.steps_per_epoch - warmup, 1)
-        return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / length, 1.0)))
+        done = min((step - warmup) / length, 1.0)
+        return 1 - done if self.schedule.name == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 
 def make_schedule(schedule: Schedule, optimiser: Optimizer, *, epochs: int, steps_per_epoch: int) -> LambdaLR:
