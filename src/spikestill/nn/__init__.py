@@ -3,5 +3,6 @@
 from spikestill.nn.encoders import Direct, Encoder, Events, Poisson
 from spikestill.nn.neurons import IF, LIF
 from spikestill.nn.quantised import ClipFloorShift, clip_floor_shift
+from spikestill.nn.stochastic_depth import StochasticDepth
 
-__all__ = ["IF", "LIF", "ClipFloorShift", "Direct", "Encoder", "Events", "Poisson", "clip_floor_shift"]
+__all__ = ["IF", "LIF", "ClipFloorShift", "Direct", "Encoder", "Events", "Poisson", "StochasticDepth", "clip_floor_shift"]
