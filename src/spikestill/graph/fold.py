@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
+from spikestill.graph.canonical.modules import with_plain_weights
 from spikestill.graph.trace import calls, module_of
 from spikestill.graph.tracers import evaluating
 from spikestill.types import InputError
@@ -71,10 +72,9 @@ def separate_calls(traced: fx.GraphModule) -> fx.GraphModule:
 def _settle_weights(folded: fx.GraphModule) -> None:
     """Give each layer with parametrised weights their present value as plain parameters."""
     with evaluating(folded):
-        for module in list(folded.modules()):
+        for path, module in list(folded.named_modules()):
             if parametrize.is_parametrized(module):
-                for name in list(module.parametrizations):  # type: ignore[arg-type]
-                    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+                folded.set_submodule(path, with_plain_weights(module))
 
 
 def _fold_into_previous(folded: fx.GraphModule, node: fx.Node, norm: _BatchNorm) -> None:

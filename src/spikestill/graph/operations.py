@@ -119,7 +119,7 @@ def is_linear(traced: fx.GraphModule, node: fx.Node) -> bool:
     kind = _kind(node)
     if kind in ("linear", "size"):
         return True
-    signals = [item for item in node.all_input_nodes if depends_on_input(item)]
+    signals = [item for item in node.args if isinstance(item, fx.Node) and depends_on_input(item)]
     if kind not in ("product", "quotient") or len(signals) > 1:
         return False
     return kind == "product" or signals == [node.args[0]]

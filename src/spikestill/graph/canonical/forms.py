@@ -169,10 +169,7 @@ def _reshaped(call: Call, signal: Any, keeps_images: bool, sizes: Any, as_writte
     if not call.is_signal(signal):
         return torch.reshape, (signal, after)
     if not keeps_images or not before or not after or before[0] != after[0]:
-        if as_written is not None:
-            return as_written
-        _require(sizes is not None)
-        return torch.reshape, (signal, sizes)
+        return as_written or (torch.reshape, (signal, after if sizes is None else sizes))
     if before == after:
         return signal
     kept = len(after) - 1
@@ -198,7 +195,7 @@ def contiguous(call: Call, input: Any, *, memory_format: Any = None) -> Any:  # 
 
 def getitem(call: Call, input: Any, index: Any) -> Any:  # noqa: A002
     if not isinstance(call.value(input), Tensor):
-        return operator.getitem, (input, index)
+        return _parts(call, input)[index] if isinstance(index, slice) else (operator.getitem, (input, index))
     indices = index if isinstance(index, tuple) else (index,)
     before, after = call.shape(input), call.shape(call.node)
     if indices and _is_whole(indices[0]) and math.prod(before) == math.prod(after):
@@ -207,6 +204,13 @@ def getitem(call: Call, input: Any, index: Any) -> Any:  # noqa: A002
         if plain and not backwards:
             return _reshaped(call, input, True, None)
     return operator.getitem, (input, index)
+
+
+def _parts(call: Call, signals: Any) -> list[Any]:
+    """The parts that a split has made, one by one."""
+    if not isinstance(signals, fx.Node):
+        return list(signals)
+    return [call.before(operator.getitem, signals, index) for index in range(len(call.value(signals)))]
 
 
 def _is_whole(item: Any) -> bool:
@@ -237,7 +241,7 @@ def tensor_split(call: Call, input: Any, indices_or_sections: Any, dim: int = 0)
 
 
 def cat(call: Call, tensors: Any, dim: int = 0) -> Any:
-    return torch.cat, (list(tensors), call.axes(call.node, dim)[0])
+    return torch.cat, (_parts(call, tensors), call.axes(call.node, dim)[0])
 
 
 # --------------------------------------------------------------------------------------------------- neighbourhoods

@@ -13,7 +13,7 @@ from spikestill.graph.ops import DROPOUTS, LAYERS
 from spikestill.nn import StochasticDepth
 from spikestill.types import InputError
 
-__all__ = ["is_leaf", "is_stateless", "plain_module", "resembles", "wrapped", "written_as"]
+__all__ = ["is_leaf", "is_stateless", "plain_module", "resembles", "with_plain_weights", "wrapped", "written_as"]
 
 _TRANSPARENT: tuple[type[nn.Module], ...] = (
     *(nn.Identity, nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle),
@@ -114,6 +114,16 @@ def plain_module(module: nn.Module, rank: int) -> nn.Module:
     made = _alike(module, kind)
     if overwrites:
         made.inplace = False  # type: ignore[assignment]
+    return made
+
+
+def with_plain_weights(module: nn.Module) -> nn.Module:
+    """A layer whose weights are parameters of the values that its parametrisations give now."""
+    made = _alike(module, type(module).__mro__[1])
+    computed: Any = made._modules.pop("parametrizations")
+    for name in computed:
+        value = getattr(module, name).detach().clone()
+        made.register_parameter(name, nn.Parameter(value, requires_grad=any(p.requires_grad for p in computed.parameters())))
     return made
 
 
