@@ -17,7 +17,7 @@ from spikestill.objectives.own_ensemble import distil_correct
 from spikestill.objectives.points import named_pairs, point_named
 from spikestill.types import InputError, Record
 
-__all__ = ["Branch", "Branches"]
+__all__ = ["Branches", "light_branch"]
 
 
 class Branches(Objective):
@@ -75,7 +75,7 @@ class Branches(Objective):
         shapes = _shapes(student.body, points)
         (classes,) = output_shape(student.body)
         after = list(shapes.values())
-        branches = {name: Branch(after[index:], classes) for index, name in enumerate(shapes)}
+        branches = {name: light_branch(after[index:], classes) for index, name in enumerate(shapes)}
         return cls(branches, distillation, temperature)
 
     def forward(self, student: Record, teacher: Record | None, labels: Tensor) -> Tensor:  # noqa: D102
@@ -90,7 +90,7 @@ class Branches(Objective):
         return loss + self.distillation * distil_correct(torch.stack(heads), labels, self.temperature)
 
 
-class Branch(nn.Sequential):
+def light_branch(shapes: Sequence[tuple[int, ...]], classes: int) -> nn.Sequential:
     """From a rate feature to logits: for each later stage one separable convolution, then average and linear layer.
 
     A separable convolution (3x3 by channel, 1x1, BatchNorm, ReLU) brings width and size to the next stage's; behind the
@@ -100,15 +100,9 @@ class Branch(nn.Sequential):
         shapes: ``(C, H, W)`` of the feature, and of those of all later points.
         classes: K.
     """
-
-    def __init__(self, shapes: Sequence[tuple[int, ...]], classes: int) -> None:
-        steps = list(pairwise(shapes)) or [(shapes[0], shapes[0])]
-        super().__init__(
-            *(_separable(here, there) for here, there in steps),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(steps[-1][1][0], classes),
-        )
+    steps = list(pairwise(shapes)) or [(shapes[0], shapes[0])]
+    convolutions = [_separable(here, there) for here, there in steps]
+    return nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(steps[-1][1][0], classes))
 
 
 def _separable(here: tuple[int, ...], there: tuple[int, ...]) -> nn.Sequential:
