@@ -55,7 +55,7 @@ def test_no_other_read_out_is_taken(read_out: object) -> None:
 def test_each_step_learns_the_labels_and_is_drawn_to_the_constant(
     smoothing: float, factor: str | float, weight: float, target: float
 ) -> None:
-    """Deng et al. 2022, eq. 9 to 11, in loops over steps, images and classes."""
+    """Deng et al. 2022, in loops over steps, images and classes."""
     steps, labels = torch.randn(3, 6, 5), torch.arange(6) % 5
     objective = CrossEntropy(smoothing, factor, True, weight, target)  # type: ignore[arg-type]
     entropy, error = 0.0, 0.0

@@ -18,8 +18,7 @@ from spikestill.recipes import Anytime, DistillRecipe
 from spikestill.runs import Run
 from spikestill.train import train
 from spikestill.train.anytime import draw_timesteps
-from spikestill.train.callbacks import Journal
-from tests.train.test_guidance import GUIDED, prepared
+from tests.train.test_guidance import GUIDED, prepared, resumed_after
 
 StudentMaker = Callable[..., DistillRecipe]
 ANYTIME = {"train_timesteps": "anytime", "timesteps": 4}
@@ -139,21 +138,7 @@ def test_a_resume_draws_the_same(
     terms = [{"name": "cross-entropy"}, {"name": "blockwise", "options": {"tail": "trained"}}, {"name": "branches"}]
     fields: dict[str, Any] = {"teacher": str(teacher.folder), "objectives": terms} | ANYTIME
     whole = train(student_recipe(out=str(tmp_path / "whole"), **fields))
-
-    class KilledError(Exception):
-        pass
-
-    def save_and_die(self: Journal, trainer: Any, learner: Any, *rest: Any, **more: Any) -> None:
-        if trainer.global_step == 3:
-            self.save(trainer, learner)
-            raise KilledError
-
-    recipe = student_recipe(out=str(tmp_path / "broken"), **fields)
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "on_train_batch_end", save_and_die)
-        with pytest.raises(KilledError):
-            train(recipe)
-    resumed = train(recipe, resume=True)
+    resumed = resumed_after(3, student_recipe(out=str(tmp_path / "broken"), **fields), monkeypatch)
     one, two = (load_file(run.folder / "student.safetensors") for run in (whole, resumed))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     figures = [

@@ -92,27 +92,31 @@ def test_a_student_teaches_itself_without_a_teacher(
     assert float(rows[-1]["train_branches"]) < float(rows[0]["train_branches"])
 
 
+def resumed_after(step: int, recipe: DistillRecipe, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The run of a training that is killed after a step, its checkpoint just written, and then resumed."""
+
+    class KilledError(Exception):
+        pass
+
+    def save_and_die(self: Journal, trainer: Any, learner: Any, *rest: Any, **more: Any) -> None:
+        if trainer.global_step == step:
+            self.save(trainer, learner)
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "on_train_batch_end", save_and_die)
+        with pytest.raises(KilledError):
+            train(recipe)
+    return train(recipe, resume=True)
+
+
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_a_resume_gives_the_same_bits(
     student_recipe: StudentMaker, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gradient: str
 ) -> None:
     fields = {"teacher": str(teacher.folder), "objectives": GUIDED, "gradient": gradient}
     whole = train(student_recipe(out=str(tmp_path / "whole"), **fields))
-
-    class KilledError(Exception):
-        pass
-
-    def save_and_die(self: Journal, trainer: Any, learner: Any, *rest: Any, **more: Any) -> None:
-        if trainer.global_step == 7:
-            self.save(trainer, learner)
-            raise KilledError
-
-    recipe = student_recipe(out=str(tmp_path / "broken"), **fields)
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "on_train_batch_end", save_and_die)
-        with pytest.raises(KilledError):
-            train(recipe)
-    resumed = train(recipe, resume=True)
+    resumed = resumed_after(7, student_recipe(out=str(tmp_path / "broken"), **fields), monkeypatch)
     one, two = (load_file(run.folder / "student.safetensors") for run in (whole, resumed))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 

@@ -18,7 +18,7 @@ class CrossEntropy(Objective):
 
     With ``each_step`` that of every time step's logits, the mean over the steps, and, if ``mse_weight`` is not 0, the
     regulariser of temporal efficient training: ``(1 - mse_weight) * mean_t CE(z_t, y) + mse_weight * mean_t
-    MSE(z_t, mse_target)`` (Deng et al., ICLR 2022, eq. 9 to 11).
+    MSE(z_t, mse_target)`` (Deng et al., ICLR 2022).
 
     Args:
         label_smoothing: share of the label that is spread over all classes, in [0, 1).
