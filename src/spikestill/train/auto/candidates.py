@@ -1,0 +1,123 @@
+"""What ``auto`` tries: conversions without training, and starts of a training. A new method is a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args, get_type_hints
+
+from spikestill.recipes import DistillRecipe
+from spikestill.recipes.loading import read_source
+
+__all__ = ["Candidate", "Start", "conversions", "starts", "training_fields", "without_blockwise"]
+
+_CALIBRATION = {"images": 256}
+_METHODS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+    ("shift, 99th percentile", "shift", {"percentile": 99.0}),
+    ("shift, 97th percentile", "shift", {"percentile": 97.0}),
+    ("shift, 99.9th percentile", "shift", {"percentile": 99.9}),
+    ("shift", "shift", {}),
+    ("calibrate", "calibrate", {}),
+    ("normalise", "normalise", {"percentile": 99.9}),
+)
+"""Name, method and its options; the likeliest first, since the budget may end before the last.
+
+Threshold balancing is not among them: it simulates every layer for a hundred steps, and is never better at few steps.
+"""
+
+_QUANTISED: tuple[tuple[str, str, Mapping[str, Any]], ...] = (("quantise", "quantise", {}),)
+"""Of an ANN whose activations are quantised: the one conversion that it was trained for."""
+
+_OF_THE_COMMAND = ("student", "timesteps", "epochs", "batch_size")
+"""Fields of the preset that the command says."""
+
+_FROM_CONVERSION = {"name": "adamw", "lr": 0.001}
+_FROM_WEIGHTS = {"name": "adamw", "lr": 0.003}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A conversion.
+
+    Attributes:
+        name: as the table shows it.
+        fields: of the student's recipe.
+    """
+
+    name: str
+    fields: dict[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from.
+
+    Attributes:
+        key: a word for names of folders.
+        name: as the table shows it.
+        fields: of the student's recipe.
+    """
+
+    key: str
+    name: str
+    fields: dict[str, Any] = field(hash=False)
+
+
+def conversions(*, has_max_pool: bool, levels: int | None) -> list[Candidate]:
+    """The conversions to try, the likeliest first.
+
+    Args:
+        has_max_pool: of the ANN; each rule for it is then tried.
+        levels: of the ANN's quantised activations, if they are.
+    """
+    rules = get_args(get_type_hints(DistillRecipe)["max_pool"]) if has_max_pool else ("keep",)
+    return [
+        Candidate(
+            name if not has_max_pool else f"{name}; max pooling: {rule}",
+            {
+                "neuron": {"name": "if"},
+                "max_pool": rule,
+                "initialise": method,
+                "conversion": _CALIBRATION | {"options": dict(options)},
+            },
+        )
+        for name, method, options in (_QUANTISED if levels else _METHODS)
+        for rule in rules
+    ]
+
+
+def starts(best: Candidate | None, *, levels: int | None) -> list[Start]:
+    """What a training can start from.
+
+    Args:
+        best: the best conversion; None where the student is of another architecture than the ANN.
+        levels: of the ANN's quantised activations, whose weights fit no student.
+    """
+    if best is None:
+        return [Start("random", "random weights", {"initialise": "random"})]
+    neuron = read_source(DistillRecipe, "blockwise")["neuron"] | best.fields["neuron"]
+    found = [Start("conversion", best.name, best.fields | {"neuron": neuron, "optimiser": _FROM_CONVERSION})]
+    if levels is None:
+        found.append(
+            Start("weights", "the ANN's weights", {"initialise": "teacher-weights", "optimiser": _FROM_WEIGHTS})
+        )
+    return found
+
+
+def training_fields(start: Start, timesteps: int) -> dict[str, Any]:
+    """The fields of a student's recipe that is trained from ``start``: block-wise, under rate gradients, anytime.
+
+    Args:
+        start: what it starts from.
+        timesteps: T.
+    """
+    preset = read_source(DistillRecipe, "blockwise")
+    fields = {name: value for name, value in preset.items() if name not in _OF_THE_COMMAND}
+    if timesteps > 1 and "train_timesteps" in DistillRecipe.__dataclass_fields__:
+        fields["train_timesteps"] = "anytime"
+    return fields | {"schedule": {"name": "cosine"}} | start.fields
+
+
+def without_blockwise(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a pair of networks that cannot be cut: labels and logits alone."""
+    return dict(fields) | {"objectives": [term for term in fields["objectives"] if term["name"] != "blockwise"]}
