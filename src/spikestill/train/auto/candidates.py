@@ -9,16 +9,16 @@ from typing import Any, get_args, get_type_hints
 from spikestill.recipes import DistillRecipe
 from spikestill.recipes.loading import read_source
 
-__all__ = ["Candidate", "Start", "conversions", "starts", "training_fields", "without_blockwise"]
+__all__ = ["Candidate", "Start", "conversions", "random_start", "starts", "training_fields", "without_blockwise"]
 
 _CALIBRATION = {"images": 256}
 _METHODS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
-    ("shift, 99th percentile", "shift", {"percentile": 99.0}),
-    ("shift, 97th percentile", "shift", {"percentile": 97.0}),
-    ("shift, 99.9th percentile", "shift", {"percentile": 99.9}),
+    ("shift 99 %", "shift", {"percentile": 99.0}),
+    ("shift 97 %", "shift", {"percentile": 97.0}),
+    ("shift 99.9 %", "shift", {"percentile": 99.9}),
     ("shift", "shift", {}),
+    ("normalise 99.9 %", "normalise", {"percentile": 99.9}),
     ("calibrate", "calibrate", {}),
-    ("normalise", "normalise", {"percentile": 99.9}),
 )
 """Name, method and its options; the likeliest first, since the budget may end before the last.
 
@@ -27,6 +27,9 @@ Threshold balancing is not among them: it simulates every layer for a hundred st
 
 _QUANTISED: tuple[tuple[str, str, Mapping[str, Any]], ...] = (("quantise", "quantise", {}),)
 """Of an ANN whose activations are quantised: the one conversion that it was trained for."""
+
+_RULES_LAST = ("average",)
+"""Rules for max pooling that change what the ANN computes are tried after the others."""
 
 _OF_THE_COMMAND = ("student", "timesteps", "epochs", "batch_size")
 """Fields of the preset that the command says."""
@@ -70,10 +73,12 @@ def conversions(*, has_max_pool: bool, levels: int | None) -> list[Candidate]:
         has_max_pool: of the ANN; each rule for it is then tried.
         levels: of the ANN's quantised activations, if they are.
     """
-    rules = get_args(get_type_hints(DistillRecipe)["max_pool"]) if has_max_pool else ("keep",)
+    rules = ("keep",)
+    if has_max_pool:
+        rules = tuple(sorted(get_args(get_type_hints(DistillRecipe)["max_pool"]), key=_RULES_LAST.count))
     return [
         Candidate(
-            name if not has_max_pool else f"{name}; max pooling: {rule}",
+            f"{name}, max pooling {rule}" if has_max_pool else name,
             {
                 "neuron": {"name": "if"},
                 "max_pool": rule,
@@ -81,8 +86,8 @@ def conversions(*, has_max_pool: bool, levels: int | None) -> list[Candidate]:
                 "conversion": _CALIBRATION | {"options": dict(options)},
             },
         )
-        for name, method, options in (_QUANTISED if levels else _METHODS)
         for rule in rules
+        for name, method, options in (_QUANTISED if levels else _METHODS)
     ]
 
 
@@ -94,7 +99,7 @@ def starts(best: Candidate | None, *, levels: int | None) -> list[Start]:
         levels: of the ANN's quantised activations, whose weights fit no student.
     """
     if best is None:
-        return [Start("random", "random weights", {"initialise": "random"})]
+        return [random_start()]
     neuron = read_source(DistillRecipe, "blockwise")["neuron"] | best.fields["neuron"]
     found = [Start("conversion", best.name, best.fields | {"neuron": neuron, "optimiser": _FROM_CONVERSION})]
     if levels is None:
@@ -102,6 +107,11 @@ def starts(best: Candidate | None, *, levels: int | None) -> list[Start]:
             Start("weights", "the ANN's weights", {"initialise": "teacher-weights", "optimiser": _FROM_WEIGHTS})
         )
     return found
+
+
+def random_start() -> Start:
+    """What a student of another architecture than the ANN's starts from."""
+    return Start("random", "random weights", {"initialise": "random"})
 
 
 def training_fields(start: Start, timesteps: int) -> dict[str, Any]:

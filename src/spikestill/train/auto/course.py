@@ -7,7 +7,7 @@ from typing import Any
 
 from spikestill.data import duration
 from spikestill.recipes import DistillRecipe
-from spikestill.train.auto.candidates import Candidate, conversions, starts
+from spikestill.train.auto.candidates import Candidate, conversions, random_start, starts, training_fields
 from spikestill.train.auto.context import Context
 from spikestill.train.auto.ledger import Ledger
 from spikestill.train.auto.planning import SweepPlan
@@ -36,10 +36,12 @@ class Course:
     def run(self) -> None:
         """Take every step that is not done yet."""
         report = check_ann(self._context)
+        if report is None:
+            self._context.recipe(**training_fields(random_start(), self._wanted))  # an unknown student is refused now
+        ann = self._ledger.step("ann", lambda: measure_ann(self._context))
         if report is not None:
             self._ledger.step("check", lambda: str(report).splitlines())
             _say(str(report).splitlines()[-1])
-        ann = self._ledger.step("ann", lambda: measure_ann(self._context))
         _say(f"the ANN: {ann['accuracy']:.2%} of {ann['images']} validation images of {ann['data']}")
         best = None
         if report is not None:
@@ -61,7 +63,7 @@ class Course:
         self._candidates = {candidate.name: candidate for candidate in found}
         if max_pool:
             ledger.reason(
-                "the ANN takes maxima, which spikes can only approximate: every conversion is tried with every rule for them"
+                "the ANN takes maxima, which spikes approximate: every conversion is tried with every rule for them"
             )
         planned = ledger.step("sweep", lambda: self._plan_sweep(found, ann))
         sweep = SweepPlan(planned["images"], planned["longest"])

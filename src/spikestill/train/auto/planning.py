@@ -66,7 +66,9 @@ def steps_to_read(longest: int, wanted: int) -> tuple[int, ...]:
     return tuple(sorted(powers | {wanted}))
 
 
-def plan_sweep(budget: float, seconds_per_image_step: float, *, candidates: int, wanted: int, images: int) -> SweepPlan:
+def plan_sweep(
+    budget: float, seconds_per_image_step: float, *, candidates: int, wanted: int, images: int, more: int = 0
+) -> SweepPlan:
     """How many images and time steps all conversions can be measured on within their share of the budget.
 
     Args:
@@ -75,12 +77,13 @@ def plan_sweep(budget: float, seconds_per_image_step: float, *, candidates: int,
         candidates: how many conversions there are.
         wanted: T of the student, which is always measured.
         images: how many there are at most.
+        more: images at the largest T that every conversion is shown besides.
     """
     image_steps = budget * _SHARE_OF_SWEEP / (max(candidates, 1) * max(seconds_per_image_step, 1e-12))
     longest = max(_LONGEST_SWEEP, wanted)
-    while longest > wanted and image_steps / longest < min(_FEW_IMAGES, images):
+    while longest > wanted and image_steps / longest - more < min(_FEW_IMAGES, images):
         longest = max(longest // 2, wanted)
-    return SweepPlan(min(images, max(int(image_steps / longest), _LEAST_IMAGES)), longest)
+    return SweepPlan(min(images, max(int(image_steps / longest) - more, _LEAST_IMAGES)), longest)
 
 
 def plan_trials(left: float, seconds_per_step: float, *, starts: int, epoch: int) -> int:

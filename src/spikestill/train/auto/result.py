@@ -116,7 +116,7 @@ def recommendation(
     below = f"{gap:.1f} points below the ANN's {test['ann']:.1%}" if gap > 0 else f"the ANN reaches {test['ann']:.1%}"
     parts = [
         f"take {run} ({chosen.method}): {test['student']:.1%} of the test images at T = {chosen.timesteps}, {below}, "
-        f"with {energy_share:.0%} of its energy"
+        f"with {energy_share:.0%} of the ANN's energy"
     ]
     own = [row for row in rows if row.method == chosen.method and row.timesteps < chosen.timesteps]
     shorter = shortest_within(own, tolerance)
@@ -125,7 +125,9 @@ def recommendation(
         if shorter is not None:
             parts.append(f"on validation images T = {shorter.timesteps} is within {tolerance:g} points already")
     else:
-        parts.append(f"the tolerance of {tolerance:g} points is not reached: a longer --budget trains for longer")
+        parts.append(
+            f"the tolerance of {tolerance:g} points is not reached: more --budget, --epochs or --timesteps come nearer"
+        )
         if other is not None and other.timesteps > chosen.timesteps:
             parts.append(f"without training, {other.method} is within it at T = {other.timesteps}")
     return "; ".join(parts) + "."

@@ -17,6 +17,8 @@ from spikestill.types import InputError
 __all__ = ["check_ann", "has_max_pool", "measure_ann", "measure_conversion", "plan", "rows_of"]
 
 _IMAGES_FOR_ENERGY = 50
+_MORE = 2 * _IMAGES_FOR_ENERGY
+"""What they cost at 1, 2, 4, ... T steps, in images at T steps."""
 
 
 def check_ann(context: Context) -> Report | None:
@@ -79,7 +81,9 @@ def plan(context: Context, candidates: list[Candidate]) -> dict[str, Any]:
     network = context.student(context.recipe(**candidates[0].fields))
     each = seconds_per_image_step(context, network)
     images = min(settings.images, len(context.ann.data.validation))
-    found = plan_sweep(settings.budget, each, candidates=len(candidates), wanted=settings.timesteps, images=images)
+    found = plan_sweep(
+        settings.budget, each, candidates=len(candidates), wanted=settings.timesteps, images=images, more=_MORE
+    )
     return {"images": found.images, "longest": found.longest, "seconds_per_image_step": each}
 
 

@@ -18,7 +18,7 @@ from spikestill.types import InputError
 
 __all__ = ["Training"]
 
-_GOOD_ENOUGH = 0.5
+_GOOD_ENOUGH = 0.8
 """Without time for trials, a conversion of at least this share of the ANN's accuracy is the start."""
 
 _LEAST_SHARE_OF_PROBE = 0.25
