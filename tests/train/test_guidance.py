@@ -63,6 +63,35 @@ def test_mappings_are_in_the_checkpoint_and_not_among_the_weights(student_recipe
     assert not any("teacher" in name.lower() for name in checkpoint)
 
 
+def test_trained_tails_and_branches_are_trained_in_the_checkpoint_and_dropped(
+    student_recipe: StudentMaker, teacher: Run
+) -> None:
+    terms = [{"name": "cross-entropy"}, {"name": "blockwise", "options": {"tail": "trained"}}, {"name": "branches"}]
+    recipe = student_recipe(teacher=str(teacher.folder), objectives=terms, epochs=1)
+    start = dict(prepared(recipe).named_parameters())
+    run = train(recipe)
+    kept = load_file(run.folder / "student.safetensors")
+    checkpoint = torch.load(last_checkpoint_file(run), weights_only=True)["state_dict"]
+    assert all(name.startswith("body.") for name in kept)
+    moved = {name for name, value in start.items() if not torch.equal(value, checkpoint[name])}
+    assert moved == set(start)
+    assert {".".join(name.split(".")[:3]) for name in moved if name.startswith("objectives.")} == {
+        "objectives.1.mappings",
+        "objectives.1.trained_tails",
+        "objectives.2.branches",
+    }
+
+
+@pytest.mark.parametrize("initialise", ["random", "shift"])
+def test_a_student_teaches_itself_without_a_teacher(
+    student_recipe: StudentMaker, teacher: Run, initialise: str
+) -> None:
+    fields = {} if initialise == "random" else {"source": str(teacher.folder), "initialise": initialise}
+    run = train(student_recipe(objectives=[{"name": "cross-entropy"}, {"name": "branches"}], **fields))
+    rows = run.read_table("metrics.csv")
+    assert float(rows[-1]["train_branches"]) < float(rows[0]["train_branches"])
+
+
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_a_resume_gives_the_same_bits(
     student_recipe: StudentMaker, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gradient: str

@@ -1,7 +1,18 @@
 """Everything is a transformation of the network's graph: trace, check, to_spiking, rate, cut, fold."""
 
 from spikestill.graph.check import Finding, Report, check
-from spikestill.graph.cut import CutPoint, Level, Point, cut, cut_points, levels, named_points, stage_points, stages
+from spikestill.graph.cut import (
+    CutPoint,
+    Level,
+    Point,
+    cut,
+    cut_points,
+    levels,
+    named_points,
+    output_shape,
+    stage_points,
+    stages,
+)
 from spikestill.graph.fold import fold, separate_calls
 from spikestill.graph.network import SpikingNetwork, record
 from spikestill.graph.spiking import to_spiking
@@ -22,6 +33,7 @@ __all__ = [
     "fold",
     "levels",
     "named_points",
+    "output_shape",
     "record",
     "separate_calls",
     "stage_points",

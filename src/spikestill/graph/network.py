@@ -99,7 +99,7 @@ class SpikingNetwork(nn.Module):
             ]
         )
 
-    def record(self, images: Tensor, taps: Collection[str] = ()) -> Record:
+    def record(self, images: Tensor, taps: Collection[str] = (), timesteps: int | None = None) -> Record:
         """Logits, and the firing rates at the named points, with the gradient of the network's mode.
 
         Under rate gradients more than 8 steps are run some at a time, in memory that does not grow with T; but where a
@@ -109,23 +109,25 @@ class SpikingNetwork(nn.Module):
         Args:
             images: ``[B, C, H, W]`` or events ``[T, B, C, H, W]``.
             taps: names of points (module paths; see ``cut_points``).
+            timesteps: another T than the network's own; all is then as in a network of that T.
 
         Raises:
-            InputError: for a name that is no point of the network.
+            InputError: for a name that is no point of the network, and for T < 1.
         """
         places, nodes = _places(self.body, taps)
-        if not nodes and self._can_stream(self.timesteps):
-            steps = self.unroll(images)
-            return Record(steps.mean(0), {}, steps)
+        count = _checked(self.timesteps if timesteps is None else timesteps)
+        if not nodes and self._can_stream(count):
+            steps = self.unroll(images, count)
+            return Record(steps.mean(0), {}, steps, timesteps=count)
         if self.gradient == "rate" and self.training and torch.is_grad_enabled():
-            logits, tapped = self._rates(images, nodes)
-            return Record(logits, {name: tapped[nodes[node]] for name, node in places.items()})
-        encoded = self.encoder(images, self.timesteps)
+            logits, tapped = self._rates(images, nodes, count)
+            return Record(logits, {name: tapped[nodes[node]] for name, node in places.items()}, timesteps=count)
+        encoded = self.encoder(images, count)
         if self.recompute and self.training and torch.is_grad_enabled():
             by_name = {node.name: name for node, name in nodes.items()}
-            steps, tapped = run_in_segments(self.body, encoded, self.timesteps, by_name)
+            steps, tapped = run_in_segments(self.body, encoded, count, by_name)
         else:
-            run = SequenceRun(self.body, self.timesteps, taps=nodes)
+            run = SequenceRun(self.body, count, taps=nodes)
             steps, tapped = run.sequence(encoded), run.tapped
         rates = {name: spikes.mean(0) for name, spikes in tapped.items()}
         return Record(
@@ -133,14 +135,15 @@ class SpikingNetwork(nn.Module):
             {name: rates[nodes[node]] for name, node in places.items()},
             steps,
             {name: tapped[nodes[node]] for name, node in places.items()},
+            timesteps=count,
         )
 
-    def _rates(self, images: Tensor, taps: Mapping[fx.Node, str]) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.timesteps > _STEPS_AT_ONCE and not any(map(_needs_statistics, self.body.modules())):
-            return streamed_rates(self.body, self._in_parts(images, self.timesteps), taps)
-        saves_memory = self.recompute and self.timesteps > _STEPS_THAT_FIT
-        run = (RecomputedRateRun if saves_memory else RateRun)(self.body, self.timesteps, taps)
-        return run.rate(self.encoder(images, self.timesteps)), run.tapped
+    def _rates(self, images: Tensor, taps: Mapping[fx.Node, str], timesteps: int) -> tuple[Tensor, dict[str, Tensor]]:
+        if timesteps > _STEPS_AT_ONCE and not any(map(_needs_statistics, self.body.modules())):
+            return streamed_rates(self.body, self._in_parts(images, timesteps), taps)
+        saves_memory = self.recompute and timesteps > _STEPS_THAT_FIT
+        run = (RecomputedRateRun if saves_memory else RateRun)(self.body, timesteps, taps)
+        return run.rate(self.encoder(images, timesteps)), run.tapped
 
     def _in_parts(self, images: Tensor, timesteps: int) -> Iterator[tuple[Tensor, int]]:
         """The encoded input of some steps at a time, ``[t, B, ...]`` or ``[1, B, ...]``, and how many these are.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from spikestill.data import EVENT_DATA
 from spikestill.recipes.parts import (
+    Anytime,
     Conversion,
     Encoder,
     Neuron,
@@ -55,6 +56,9 @@ class DistillRecipe(Recipe):
             classes is trained on it first, as a stage.
         teacher_precision: float32 or bf16, independent of the student's.
         timesteps: T, the steps an image is shown.
+        train_timesteps: how many of them a training step runs: all, or anytime (a number from 1 to T that is drawn for
+            every training step, so that the network is good after every time step).
+        anytime: how that number is drawn.
         gradient: rate (one backward pass on firing rates) or bptt (through all steps).
         recompute: save memory for a second forward pass (under rate from the fifth time step on, with BatchNorm).
         neuron: what takes the place of every activation.
@@ -75,6 +79,8 @@ class DistillRecipe(Recipe):
     teacher_weights: str | None = None
     teacher_precision: Precision = "float32"
     timesteps: int = 4
+    train_timesteps: Literal["all", "anytime"] = "all"
+    anytime: Anytime = field(default_factory=Anytime)
     gradient: Literal["rate", "bptt"] = "rate"
     recompute: bool = False
     neuron: Neuron = field(default_factory=Neuron)
@@ -163,20 +169,14 @@ class DistillRecipe(Recipe):
 
     def problems(self) -> Iterator[str]:
         """What cannot be used, a phrase each."""
-        from spikestill.recipes.names import unknown
-
         yield from super().problems()
         yield from self.neuron.problems()
+        yield from self.anytime.problems()
         if self.timesteps < 1:
             yield f"timesteps must be at least 1, not {self.timesteps}"
-        if not self.objectives:
-            yield "objectives must name at least one term"
-        for objective in self.objectives:
-            yield from unknown("objective", objective.name)
-            if objective.weight <= 0:
-                yield f"the weight of objective {objective.name} must be positive, not {objective.weight}"
-            if objective.options.get("each_step") and self.gradient == "rate":
-                yield f"objective {objective.name}: each_step needs gradient: bptt"
+        if self.train_timesteps == "all" and self.anytime != Anytime():
+            yield "anytime is given, but train_timesteps: all always runs T: set train_timesteps: anytime"
+        yield from self._problems_of_objectives()
         if self.needs_teacher and self.teacher is None and self.stages.teacher is None:
             yield f"{' and '.join(self.needs_teacher)} need a teacher: give --teacher RUN_OR_MODEL"
         if self.teacher is not None and not self.needs_teacher:
@@ -197,6 +197,27 @@ class DistillRecipe(Recipe):
         if self.conversion.images < 1:
             yield f"conversion.images must be at least 1, not {self.conversion.images}"
         yield from self._problems_of_stages()
+
+    def _problems_of_objectives(self) -> Iterator[str]:
+        from spikestill.recipes.names import objective_named, unknown
+
+        if not self.objectives:
+            yield "objectives must name at least one term"
+        for term in self.objectives:
+            yield from unknown("objective", term.name)
+            if term.weight <= 0:
+                yield f"the weight of objective {term.name} must be positive, not {term.weight}"
+            kind = objective_named(term.name)
+            if kind is None:
+                continue
+            reason = kind.needs_bptt(term.options)
+            if reason is not None and self.gradient == "rate":
+                yield reason
+            if self.train_timesteps == "anytime" and kind.min_timesteps > 1:
+                yield (
+                    f"objective {term.name} needs {kind.min_timesteps} time steps, and train_timesteps: anytime also "
+                    "draws fewer: leave one of them out"
+                )
 
     def _problems_of_stages(self) -> Iterator[str]:
         from spikestill.recipes.loading import strange
