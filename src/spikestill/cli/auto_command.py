@@ -35,6 +35,7 @@ def auto_command(
     std: str | None = None,
     data_dir: str | None = None,
     image_size: int | None = None,
+    anytime: bool = True,
     images: int = 2000,
     epochs: int = 100,
     batch_size: int = 128,
@@ -64,6 +65,7 @@ def auto_command(
         std: channel standard deviations, likewise.
         data_dir: where named data sets lie.
         image_size: bring the images to this height and width.
+        anytime: train a student that is good after every time step, and not only after T.
         images: the most validation images that anything is measured on.
         epochs: the most epochs of the training.
         batch_size: of the training.
@@ -95,6 +97,7 @@ def auto_command(
         std=_numbers(std, "--std"),
         data_dir=data_dir,
         image_size=image_size,
+        anytime=anytime,
         images=images,
         epochs=epochs,
         batch_size=batch_size,

@@ -173,7 +173,7 @@ def _data_fields(settings: Settings) -> dict[str, Any]:
 
 
 def _recipe(fields: dict[str, Any]) -> DistillRecipe:
-    """A recipe with these fields, of which the data are read."""
+    """A recipe with these fields, by which the data are read."""
     return load(DistillRecipe, {"method": "auto", "objectives": [{"name": "logits"}]} | fields)
 
 

@@ -114,18 +114,17 @@ def random_start() -> Start:
     return Start("random", "random weights", {"initialise": "random"})
 
 
-def training_fields(start: Start, timesteps: int) -> dict[str, Any]:
-    """The fields of a student's recipe that is trained from ``start``: block-wise, under rate gradients, anytime.
+def training_fields(start: Start, *, anytime: bool) -> dict[str, Any]:
+    """The fields of a student's recipe that is trained from ``start``: block-wise, under rate gradients.
 
     Args:
         start: what it starts from.
-        timesteps: T.
+        anytime: whether the number of time steps is drawn for every training step.
     """
     preset = read_source(DistillRecipe, "blockwise")
     fields = {name: value for name, value in preset.items() if name not in _OF_THE_COMMAND}
-    if timesteps > 1 and "train_timesteps" in DistillRecipe.__dataclass_fields__:
-        fields["train_timesteps"] = "anytime"
-    return fields | {"schedule": {"name": "cosine"}} | start.fields
+    fields |= {"train_timesteps": "anytime" if anytime else "all", "schedule": {"name": "cosine"}}
+    return fields | start.fields
 
 
 def without_blockwise(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class Context:
         if settings.student is not None:
             fields |= {"student": settings.student, "width": 1.0, "model_options": {}}
         unguided = {"objectives": [{"name": "cross-entropy"}]}
+        if "mean" in DistillRecipe.__dataclass_fields__:  # so that the recipe alone says how pixels are scaled
+            shared |= {"mean": list(self.ann.data.mean), "std": list(self.ann.data.std)}
         found = unguided | shared | self.ann.fields | {"batch_size": settings.batch_size, "logger": "none"} | fields
         return load(DistillRecipe, found)
 

@@ -37,7 +37,7 @@ class Course:
         """Take every step that is not done yet."""
         report = check_ann(self._context)
         if report is None:
-            self._context.recipe(**training_fields(random_start(), self._wanted))  # an unknown student is refused now
+            self._context.recipe(**training_fields(random_start(), anytime=False))  # an unknown student is refused now
         ann = self._ledger.step("ann", lambda: measure_ann(self._context))
         if report is not None:
             self._ledger.step("check", lambda: str(report).splitlines())

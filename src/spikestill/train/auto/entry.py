@@ -40,7 +40,7 @@ def auto(
         out: the folder of auto.json, table.csv, report.html and the runs; by default one under runs/.
         overwrite: begin anew where an earlier one lies.
         **options: further fields of ``Settings``: model, weights, width, model_options, student, mean, std, data_dir,
-            image_size, images, epochs, batch_size, precision, seed, device.
+            image_size, anytime, images, epochs, batch_size, precision, seed, device.
 
     Returns:
         The chosen student, the table, and one sentence; printed, a short table.

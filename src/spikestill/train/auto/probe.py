@@ -51,8 +51,7 @@ def seconds_per_image_step(context: Context, network: SpikingNetwork, precision:
 
 def seconds_per_step(context: Context, recipe: DistillRecipe) -> float:
     """What one training step of all T takes, its batch included: the mean of a few, after one that warms up."""
-    all_steps: Any = {"train_timesteps": "all"} if "train_timesteps" in DistillRecipe.__dataclass_fields__ else {}
-    recipe = dataclasses.replace(recipe, **all_steps)
+    recipe = dataclasses.replace(recipe, train_timesteps="all")
     learner, batches = context.learner(context.limited(recipe, (1 + _STEPS) * recipe.batch_size))
     learner.train()
     optimiser = make_optimiser(recipe.optimiser, learner.trained)

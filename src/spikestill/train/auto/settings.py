@@ -38,6 +38,7 @@ class Settings:
         timesteps: T.
         tolerance: how many percentage points below the ANN are good enough.
         budget: seconds of the whole command, over all its continuations.
+        anytime: whether the training is good after every time step too (see ``train_timesteps`` of a recipe).
         images: the most validation images that anything is measured on.
         epochs: the most epochs of the training.
         batch_size: of the training.
@@ -60,6 +61,7 @@ class Settings:
     timesteps: int = 4
     tolerance: float = 1.0
     budget: float = 1800.0
+    anytime: bool = True
     images: int = 2000
     epochs: int = 100
     batch_size: int = 128

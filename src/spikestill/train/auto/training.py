@@ -75,7 +75,7 @@ class Training:
         return self._context.recipe(**fields, **({} if images is None else {"limit_train": images}))
 
     def _fields(self, start: Start, *, blockwise: bool) -> dict[str, Any]:
-        fields = training_fields(start, self._context.settings.timesteps)
+        fields = training_fields(start, anytime=self._context.settings.anytime)
         return fields if blockwise else without_blockwise(fields)
 
     def _probe(self) -> dict[str, Any]:
