@@ -17,7 +17,13 @@ __all__ = ["auto_command", "print_result", "run"]
 
 def run(words: Sequence[str]) -> None:
     """Parse and carry out."""
-    call(auto_command, "auto", words)
+    following = [*words[1:], ""]
+    is_switch = [
+        word == "--overwrite" and after not in ("true", "false") for word, after in zip(words, following, strict=True)
+    ]
+    call(
+        auto_command, "auto", ["--overwrite=true" if one else word for word, one in zip(words, is_switch, strict=True)]
+    )
 
 
 def auto_command(

@@ -16,6 +16,7 @@ from spikestill.train.auto.ann import GivenAnn, find_ann
 from spikestill.train.auto.context import Context
 from spikestill.train.auto.course import Course
 from spikestill.train.auto.ledger import Ledger
+from spikestill.train.auto.page import section
 from spikestill.train.auto.result import AutoResult
 from spikestill.train.auto.settings import Settings
 from spikestill.train.auto.table import rows_from
@@ -61,11 +62,7 @@ def _folder_name(settings: Settings) -> str:
 def _outcome(settings: Settings, module: nn.Module | None, ledger: Ledger) -> AutoResult:
     done, test = ledger.find("done"), ledger.find("test")
     run = Run(ledger.folder / test["run"])
-    page = ledger.folder / "report.html"
-    if not page.exists():
-        is_run = Path(settings.ann).is_dir()
-        write_page([*([settings.ann] if is_run else []), str(run.folder)], page)
-    return AutoResult(
+    result = AutoResult(
         ledger.folder,
         run,
         done["method"],
@@ -75,9 +72,13 @@ def _outcome(settings: Settings, module: nn.Module | None, ledger: Ledger) -> Au
         test,
         tuple(ledger.reasons),
         done["recommendation"],
-        page,
+        ledger.folder / "report.html",
         functools.partial(_load, run, module, settings),
     )
+    if not result.page.exists():
+        ann = [settings.ann] if Path(settings.ann).is_dir() else []
+        write_page([*ann, str(run.folder)], result.page, [section(result, ledger.find("ann")["accuracy"])])
+    return result
 
 
 def _load(run: Run, module: nn.Module | None, settings: Settings) -> SpikingNetwork:

@@ -121,13 +121,12 @@ def recommendation(
     own = [row for row in rows if row.method == chosen.method and row.timesteps < chosen.timesteps]
     shorter = shortest_within(own, tolerance)
     other = shortest_within([row for row in rows if not row.trained and row.method != chosen.method], tolerance)
-    if chosen.gap <= tolerance:
-        if shorter is not None:
-            parts.append(f"on validation images T = {shorter.timesteps} is within {tolerance:g} points already")
-    else:
+    if shorter is not None:
+        parts.append(f"on validation images T = {shorter.timesteps} is within {tolerance:g} points already")
+    if chosen.gap > tolerance:
         parts.append(
             f"the tolerance of {tolerance:g} points is not reached: more --budget, --epochs or --timesteps come nearer"
         )
-        if other is not None and other.timesteps > chosen.timesteps:
+        if other is not None and shorter is None and other.timesteps > chosen.timesteps:
             parts.append(f"without training, {other.method} is within it at T = {other.timesteps}")
     return "; ".join(parts) + "."
