@@ -14,15 +14,18 @@ __all__ = ["Candidate", "Start", "conversions", "random_start", "starts", "train
 _CALIBRATION = {"images": 256}
 _METHODS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("shift 99 %", "shift", {"percentile": 99.0}),
+    ("balance-locally", "balance-locally", {}),
     ("shift 97 %", "shift", {"percentile": 97.0}),
     ("shift 99.9 %", "shift", {"percentile": 99.9}),
+    ("shift 99 % by layer", "shift", {"percentile": 99.0, "by": "layer"}),
     ("shift", "shift", {}),
-    ("normalise 99.9 %", "normalise", {"percentile": 99.9}),
+    ("calibrate, uncorrected", "calibrate", {"correct": "none"}),
     ("calibrate", "calibrate", {}),
 )
 """Name, method and its options; the likeliest first, since the budget may end before the last.
 
-Threshold balancing is not among them: it simulates every layer for a hundred steps, and is never better at few steps.
+Threshold balancing is not among them: it simulates every layer for a hundred steps, and is never better at few steps;
+nor is normalise, which by channel and from half a threshold is shift in another unit.
 """
 
 _QUANTISED: tuple[tuple[str, str, Mapping[str, Any]], ...] = (("quantise", "quantise", {}),)
@@ -73,9 +76,8 @@ def conversions(*, has_max_pool: bool, levels: int | None) -> list[Candidate]:
         has_max_pool: of the ANN; each rule for it is then tried.
         levels: of the ANN's quantised activations, if they are.
     """
-    rules = ("keep",)
-    if has_max_pool:
-        rules = tuple(sorted(get_args(get_type_hints(DistillRecipe)["max_pool"]), key=_RULES_LAST.count))
+    hints = get_type_hints(DistillRecipe)
+    rules = sorted(get_args(hints["max_pool"]), key=_RULES_LAST.count) if has_max_pool else ["keep"]
     return [
         Candidate(
             f"{name}, max pooling {rule}" if has_max_pool else name,
@@ -88,6 +90,7 @@ def conversions(*, has_max_pool: bool, levels: int | None) -> list[Candidate]:
         )
         for rule in rules
         for name, method, options in (_QUANTISED if levels else _METHODS)
+        if method in get_args(hints["initialise"])
     ]
 
 
