@@ -76,7 +76,7 @@ def _outcome(settings: Settings, module: nn.Module | None, ledger: Ledger) -> Au
         functools.partial(_load, run, module, settings),
     )
     if not result.page.exists():
-        ann = [settings.ann] if Path(settings.ann).is_dir() else []
+        ann = [settings.ann] if module is None and Run(Path(settings.ann)).finished else []
         write_page([*ann, str(run.folder)], result.page, [section(result, ledger.find("ann")["accuracy"])])
     return result
 

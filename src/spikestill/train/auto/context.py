@@ -53,6 +53,8 @@ class Context:
         shared = {"method": "auto", "timesteps": settings.timesteps, "seed": settings.seed, "device": settings.device}
         if settings.student is not None:
             fields |= {"student": settings.student, "width": 1.0, "model_options": {}}
+        # A recording is shown as the mean of its frames, as the ANN sees it.
+        shared |= {"encoder": {"name": "direct"}}
         unguided = {"objectives": [{"name": "cross-entropy"}]}
         if "mean" in DistillRecipe.__dataclass_fields__:  # so that the recipe alone says how pixels are scaled
             shared |= {"mean": list(self.ann.data.mean), "std": list(self.ann.data.std)}
