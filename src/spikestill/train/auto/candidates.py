@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_type_hints
 
+from spikestill.convert import convert
 from spikestill.recipes import DistillRecipe
 from spikestill.recipes.loading import read_source
 
@@ -13,6 +15,7 @@ __all__ = ["Candidate", "Start", "conversions", "random_start", "starts", "train
 
 _CALIBRATION = {"images": 256}
 _METHODS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+    ("best", "best", {}),
     ("shift 99 %", "shift", {"percentile": 99.0}),
     ("balance-locally", "balance-locally", {}),
     ("shift 97 %", "shift", {"percentile": 97.0}),
@@ -30,9 +33,6 @@ nor is normalise, which by channel and from half a threshold is shift in another
 
 _QUANTISED: tuple[tuple[str, str, Mapping[str, Any]], ...] = (("quantise", "quantise", {}),)
 """Of an ANN whose activations are quantised: the one conversion that it was trained for."""
-
-_RULES_LAST = ("average",)
-"""Rules for max pooling that change what the ANN computes are tried after the others."""
 
 _OF_THE_COMMAND = ("student", "timesteps", "epochs", "batch_size")
 """Fields of the preset that the command says."""
@@ -76,22 +76,33 @@ def conversions(*, has_max_pool: bool, levels: int | None) -> list[Candidate]:
         has_max_pool: of the ANN; each rule for it is then tried.
         levels: of the ANN's quantised activations, if they are.
     """
-    hints = get_type_hints(DistillRecipe)
-    rules = sorted(get_args(hints["max_pool"]), key=_RULES_LAST.count) if has_max_pool else ["keep"]
+    known = get_args(get_type_hints(DistillRecipe)["initialise"])
     return [
         Candidate(
             f"{name}, max pooling {rule}" if has_max_pool else name,
             {
                 "neuron": {"name": "if"},
-                "max_pool": rule,
+                "max_pool": "average" if rule == "average" else "keep",
                 "initialise": method,
-                "conversion": _CALIBRATION | {"options": dict(options)},
+                "conversion": _CALIBRATION | {"options": dict(options) | of_rule},
             },
         )
-        for rule in rules
+        for rule, of_rule in (_rules() if has_max_pool else {"keep": {}}).items()
         for name, method, options in (_QUANTISED if levels else _METHODS)
-        if method in get_args(hints["initialise"])
+        if method in known
     ]
+
+
+def _rules() -> dict[str, dict[str, Any]]:
+    """The rules for max pooling, with the conversion's options for each; what changes the ANN's function comes last."""
+    if _takes("max_pool"):
+        return {"gate": {"max_pool": "gate"}, "keep": {"max_pool": "keep"}, "average": {}}
+    return {"keep": {}, "average": {}}
+
+
+def _takes(option: str) -> bool:
+    """Whether every method of conversion takes an option."""
+    return option in inspect.signature(convert).parameters
 
 
 def starts(best: Candidate | None, *, levels: int | None) -> list[Start]:
@@ -104,11 +115,15 @@ def starts(best: Candidate | None, *, levels: int | None) -> list[Start]:
     if best is None:
         return [random_start()]
     neuron = read_source(DistillRecipe, "blockwise")["neuron"] | best.fields["neuron"]
-    found = [Start("conversion", best.name, best.fields | {"neuron": neuron, "optimiser": _FROM_CONVERSION})]
+    converted = best.fields | {"neuron": neuron, "optimiser": _FROM_CONVERSION}
+    found = [Start("conversion", best.name, converted)]
+    if _takes("batch_norm"):
+        conversion = best.fields["conversion"]
+        kept = conversion | {"options": conversion["options"] | {"batch_norm": "keep"}}
+        found.append(Start("kept", f"{best.name}, BatchNorm kept", converted | {"conversion": kept}))
     if levels is None:
-        found.append(
-            Start("weights", "the ANN's weights", {"initialise": "teacher-weights", "optimiser": _FROM_WEIGHTS})
-        )
+        weights = {"initialise": "teacher-weights", "optimiser": _FROM_WEIGHTS}
+        found.append(Start("weights", "the ANN's weights", weights))
     return found
 
 
