@@ -116,15 +116,21 @@ def starts(best: Candidate | None, *, levels: int | None) -> list[Start]:
         return [random_start()]
     neuron = read_source(DistillRecipe, "blockwise")["neuron"] | best.fields["neuron"]
     converted = best.fields | {"neuron": neuron, "optimiser": _FROM_CONVERSION}
-    found = [Start("conversion", best.name, converted)]
+    # Rate gradients are of the mean of all read-outs.
+    first = {"read_out_from": 1} if _takes("read_out_from") else {}
+    found = [Start("conversion", best.name, converted | {"conversion": _with_options(best, first)})]
     if _takes("batch_norm"):
-        conversion = best.fields["conversion"]
-        kept = conversion | {"options": conversion["options"] | {"batch_norm": "keep"}}
-        found.append(Start("kept", f"{best.name}, BatchNorm kept", converted | {"conversion": kept}))
+        kept = {"conversion": _with_options(best, first | {"batch_norm": "keep"})}
+        found.append(Start("kept", f"{best.name}, BatchNorm kept", converted | kept))
     if levels is None:
         weights = {"initialise": "teacher-weights", "optimiser": _FROM_WEIGHTS}
         found.append(Start("weights", "the ANN's weights", weights))
     return found
+
+
+def _with_options(candidate: Candidate, options: Mapping[str, Any]) -> dict[str, Any]:
+    conversion: dict[str, Any] = candidate.fields["conversion"]
+    return conversion | {"options": conversion["options"] | dict(options)}
 
 
 def random_start() -> Start:
