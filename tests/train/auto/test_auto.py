@@ -103,6 +103,17 @@ def test_where_no_conversion_is_good_enough_a_student_is_trained_from_the_best_s
     assert [path.parent.name for path in out.glob("*/result.json")] == [result.run.folder.name]
 
 
+@pytest.mark.slow
+def test_a_training_that_diverges_leaves_the_conversion(
+    ann: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "_FROM_CONVERSION", {"name": "sgd", "lr": 1e30})
+    monkeypatch.setattr(candidates, "_FROM_WEIGHTS", {"name": "sgd", "lr": 1e30})
+    result = auto(str(ann.folder), out=tmp_path / "auto", **TRAINS)
+    assert result.run.folder.name == "conversion"
+    assert any("the training ended without a student: the loss is not finite" in reason for reason in result.reasons)
+
+
 class KilledError(Exception):
     """In the place of a kill."""
 

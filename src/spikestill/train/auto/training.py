@@ -25,6 +25,10 @@ _LEAST_SHARE_OF_PROBE = 0.25
 """A trial's steps are never taken to be faster than this share of the probe's: what it ran beside has noise."""
 
 
+_NOT_FINITE = "the loss is not finite"
+"""What a training says when it ends for that reason."""
+
+
 class Training:
     """One training within a budget.
 
@@ -65,7 +69,11 @@ class Training:
         ledger.reason(text)
         print(text, flush=True)
         recipe = self._recipe(start, probe, epochs=course["epochs"], images=course["images"], folder="trained")
-        return ledger.step("trained", lambda: self._train(recipe, start)), recipe
+        outcome = ledger.step("trained", lambda: self._train(recipe, start))
+        if not outcome["rows"]:
+            ledger.reason(f"the training ended without a student: {outcome['refused']}")
+            return None
+        return outcome, recipe
 
     def _recipe(
         self, start: Start, probe: dict[str, Any], *, epochs: int, images: int | None, folder: str
@@ -151,8 +159,20 @@ class Training:
         print(f"on trial, {steps} steps from {start.name}:", flush=True)
         images = steps * self._context.settings.batch_size
         recipe = self._recipe(start, probe, epochs=1, images=images, folder=f"trial-{start.key}")
-        row = self._context.train(recipe, read_test=False).read_table("metrics.csv")[-1]
+        trained = self._trained(recipe)
+        if isinstance(trained, str):
+            return {"accuracy": 0.0, "seconds": 0.0, "steps": steps, "refused": trained}
+        row = trained.read_table("metrics.csv")[-1]
         return {"accuracy": float(row["validation_accuracy"]), "seconds": float(row["seconds"]), "steps": steps}
+
+    def _trained(self, recipe: DistillRecipe) -> Run | str:
+        """The run, trained; or why a loss that is not finite ended it, since there is a conversion to fall back on."""
+        try:
+            return self._context.train(recipe, read_test=False)
+        except InputError as error:
+            if _NOT_FINITE not in str(error):
+                raise
+            return str(error)
 
     def _validation_seconds(self, probe: dict[str, Any]) -> float:
         images = len(self._context.ann.data.validation)
@@ -176,12 +196,14 @@ class Training:
         return {"left": left, "kept": kept, "training": None if planned is None else asdict(planned)}
 
     def _train(self, recipe: DistillRecipe, start: Start) -> dict[str, Any]:
-        run = self._context.train(recipe, read_test=False)
+        run = self._trained(recipe)
+        if isinstance(run, str):
+            return {"rows": [], "refused": run}
         name = f"trained from {start.name}"
         seconds = float(run.read_table("metrics.csv")[-1]["seconds"])
         rows = rows_of(
             self._context,
-            self._context.trained(recipe, Run(run.folder)),
+            self._context.trained(recipe, run),
             name,
             images=self._ann["images"],
             precision=recipe.precision,
