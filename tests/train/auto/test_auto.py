@@ -13,10 +13,11 @@ from torch import nn
 
 import spikestill as ss
 from spikestill.cli import main
-from spikestill.recipes import AnnRecipe, NetworkDescription, load
+from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription, load
 from spikestill.runs import Run
 from spikestill.train import auto, evaluate, train
 from spikestill.train.auto import candidates, carrying_out
+from spikestill.train.auto.context import Context
 from spikestill.train.auto.ledger import Ledger
 from spikestill.train.auto.result import AutoResult
 from spikestill.train.auto.sweep import has_max_pool
@@ -107,8 +108,14 @@ def test_where_no_conversion_is_good_enough_a_student_is_trained_from_the_best_s
 def test_a_training_that_diverges_leaves_the_conversion(
     ann: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candidates, "_FROM_CONVERSION", {"name": "sgd", "lr": 1e30})
-    monkeypatch.setattr(candidates, "_FROM_WEIGHTS", {"name": "sgd", "lr": 1e30})
+    train_context = Context.train
+
+    def diverging(self: Context, recipe: DistillRecipe, *, read_test: bool) -> Run:
+        if recipe.epochs > 0:
+            raise InputError("the loss is not finite at step 3 (epoch 1)")
+        return train_context(self, recipe, read_test=read_test)
+
+    monkeypatch.setattr(Context, "train", diverging)
     result = auto(str(ann.folder), out=tmp_path / "auto", **TRAINS)
     assert result.run.folder.name == "conversion"
     assert any("the training ended without a student: the loss is not finite" in reason for reason in result.reasons)
