@@ -250,5 +250,5 @@ def test_events_are_refused() -> None:
 
 
 def test_names_and_the_public_function() -> None:
-    assert names() == ["calibrate", "normalise", "quantise", "shift", "threshold-balancing"]
+    assert names() == ["balance-locally", "calibrate", "normalise", "quantise", "shift", "threshold-balancing"]
     assert callable(ss.convert)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from spikestill.convert.balance_locally import balance_locally
 from spikestill.convert.calibrate import calibrate
 from spikestill.convert.normalise import normalise
 from spikestill.convert.preparing import Conversion, images_of, prepare
@@ -24,6 +25,7 @@ from spikestill.types import unknown_name
 __all__ = ["convert", "names", "quantised", "quantised_structure", "restore"]
 
 _METHODS: dict[str, Callable[..., None]] = {
+    "balance-locally": balance_locally,
     "calibrate": calibrate,
     "normalise": normalise,
     "quantise": quantise,

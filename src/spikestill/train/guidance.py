@@ -16,7 +16,7 @@ from spikestill.train.processes import ALONE, Processes
 from spikestill.train.teachers import Teacher, find_source, find_teacher, frozen, rescaling
 from spikestill.types import InputError
 
-__all__ = ["guided_learner"]
+__all__ = ["guided_learner", "initial_student", "refuse_unfit"]
 
 
 def guided_learner(
@@ -46,13 +46,13 @@ def guided_learner(
     """
     teacher = _teacher(recipe, data, teacher_ann)
     if student is None:
-        student = _student(recipe, data, description, teacher, device)
+        student = initial_student(recipe, data, description, teacher, device)
     student = place(student, device, recipe.channels_last)
-    _refuse_unfit("student", student, data, device)
+    refuse_unfit("student", student, data, device)
     guide = rescale = None
     if teacher is not None:
         guide = place(frozen(teacher.network, data), device, recipe.channels_last)
-        _refuse_unfit("teacher", guide, data, device)
+        refuse_unfit("teacher", guide, data, device)
         rescale = rescaling(description, teacher, device)
     terms = [
         objectives.create(term.name, student=student, teacher=guide, input_shape=data.input_shape, **term.options).to(
@@ -81,13 +81,25 @@ def _teacher(recipe: DistillRecipe, data: DataSet, ann: nn.Module | None) -> Tea
     return find_teacher(recipe.teacher, data, may_spike=recipe.learns_from_spikes, weights=recipe.teacher_weights)
 
 
-def _student(
+def initial_student(
     recipe: DistillRecipe,
     data: DataSet,
     description: NetworkDescription,
     teacher: Teacher | None,
     device: torch.device,
 ) -> graph.SpikingNetwork:
+    """The student as it is before the first training step: random, with the teacher's weights, or converted.
+
+    Args:
+        recipe: with ``initialise``, and a ``source`` where that is not the teacher.
+        data: whose training images calibrate a conversion.
+        description: of the student.
+        teacher: what the recipe names as one, if anything.
+        device: where a conversion runs.
+
+    Raises:
+        InputError: for a source of another architecture or scale of pixels, and whatever the conversion refuses.
+    """
     source = teacher
     if recipe.source is not None:
         source = find_source(recipe.source, data, description, new_classifier=not recipe.converts)
@@ -114,7 +126,7 @@ def _student(
     return converted_student(recipe, data, description, ann, device)
 
 
-def _refuse_unfit(who: str, network: nn.Module, data: DataSet, device: torch.device) -> None:
+def refuse_unfit(who: str, network: nn.Module, data: DataSet, device: torch.device) -> None:
     """Run one black image through a network to see its classes and whether it takes these images.
 
     Raises:

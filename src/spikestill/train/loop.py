@@ -55,6 +55,7 @@ def execute(
     teacher: nn.Module | None = None,
     data: DataSet | None = None,
     wait: bool = False,
+    read_test: bool = True,
 ) -> Run:
     """Train as ``recipe`` says and write the run, together with the processes that were started with this one.
 
@@ -68,6 +69,7 @@ def execute(
         teacher: learn from this ANN in place of the one that the recipe names.
         data: the recipe's data set, where it is loaded already.
         wait: for another process that trains the same run; it is refused otherwise.
+        read_test: false stops before the test set is read; ``resume`` then finishes the run.
 
     Returns:
         The finished run.
@@ -77,7 +79,7 @@ def execute(
     """
     processes = together(recipe.device)
     with _held(Run(Path(recipe.folder)), processes, wait):
-        return _execute(recipe, processes, resume, overwrite, network, teacher, data)
+        return _execute(recipe, processes, resume, overwrite, network, teacher, data, read_test)
 
 
 @contextlib.contextmanager
@@ -104,6 +106,7 @@ def _execute(
     network: SpikingNetwork | None,
     teacher: nn.Module | None,
     data: DataSet | None,
+    read_test: bool,
 ) -> Run:
     with processes.agreed():
         run = Run.refuse_used(recipe.folder, resume=resume, overwrite=overwrite)
@@ -130,7 +133,8 @@ def _execute(
             run.write_yaml("recipe.yaml", as_mapping(recipe))
             run.write_json("environment.json", runs.environment() | ({"remarks": remarks} if remarks else {}))
     journal = _fit(recipe, run, learner, train_batches, validation_batches, device, resume)
-    _finish(recipe, run, data, description, learner, journal, device, teacher)
+    if read_test:
+        _finish(recipe, run, data, description, learner, journal, device, teacher)
     return run
 
 
