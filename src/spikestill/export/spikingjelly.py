@@ -18,7 +18,7 @@ from spikestill.dynamics.surrogate import Surrogate
 from spikestill.export.extras import optional
 from spikestill.graph import SpikingNetwork, to_spiking
 from spikestill.graph.network import Gradient
-from spikestill.nn import LIF, Direct, Encoder
+from spikestill.nn import LIF, Direct, Encoder, MaxGate
 from spikestill.types import InputError
 
 __all__ = ["from_spikingjelly", "to_spikingjelly"]
@@ -52,7 +52,8 @@ def to_spikingjelly(snn: SpikingNetwork) -> nn.Module:
         snn: the network; its encoder and its number of time steps stay with the caller.
 
     Raises:
-        InputError: for neurons that SpikingJelly does not have (order leak-then-subtract, initial potentials), by name;
+        InputError: for neurons that SpikingJelly does not have (order leak-then-subtract, initial potentials) and maxima over time,
+            by name;
             and where the extra ``peers`` is not installed.
     """
     layer = optional("spikingjelly.activation_based.layer", "peers")
@@ -60,6 +61,8 @@ def to_spikingjelly(snn: SpikingNetwork) -> nn.Module:
     for path, neuron in snn.neurons():
         body.set_submodule(path, _to_node(path, neuron).train(neuron.training))
     for path, module in list(body.named_modules()):
+        if isinstance(module, MaxGate):
+            raise InputError(f"'{path}' is a maximum over time, which SpikingJelly lacks: use max_pool='average'")
         kind = type(module)
         if kind.__module__.startswith("torch.nn") and kind.__name__ in _STATELESS:
             # What the class adds is the mode alone; a new module would have to repeat every argument.

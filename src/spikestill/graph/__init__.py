@@ -4,7 +4,7 @@ from spikestill.graph.check import Finding, Report, check
 from spikestill.graph.cut import CutPoint, Level, Point, cut, cut_points, levels, named_points, stage_points, stages
 from spikestill.graph.fold import fold, separate_calls
 from spikestill.graph.network import SpikingNetwork, record
-from spikestill.graph.spiking import to_spiking
+from spikestill.graph.spiking import MaxPool, gate_maxima, to_spiking
 from spikestill.graph.trace import trace
 from spikestill.graph.tracers import evaluating
 
@@ -12,6 +12,7 @@ __all__ = [
     "CutPoint",
     "Finding",
     "Level",
+    "MaxPool",
     "Point",
     "Report",
     "SpikingNetwork",
@@ -20,6 +21,7 @@ __all__ = [
     "cut_points",
     "evaluating",
     "fold",
+    "gate_maxima",
     "levels",
     "named_points",
     "record",

@@ -59,7 +59,8 @@ class DistillRecipe(Recipe):
         recompute: save memory for a second forward pass (under rate from the fifth time step on, with BatchNorm).
         neuron: what takes the place of every activation.
         encoder: how an image becomes a sequence.
-        max_pool: keep max-pooling, or make it average-pooling.
+        max_pool: keep (the maximum of the spikes of each step), gate (of the firing rates) or average. A conversion
+            makes keep a gate, unless its options say max_pool: keep.
         initialise: random; teacher-weights (the student then has the teacher's architecture); source-weights; or, from
             an ANN that is converted, normalise, threshold-balancing, shift, calibrate or quantise (the neurons take
             their own leak afterwards).
@@ -79,7 +80,7 @@ class DistillRecipe(Recipe):
     recompute: bool = False
     neuron: Neuron = field(default_factory=Neuron)
     encoder: Encoder = field(default_factory=Encoder)
-    max_pool: Literal["keep", "average"] = "keep"
+    max_pool: Literal["keep", "gate", "average"] = "keep"
     initialise: Literal[
         "random",
         "teacher-weights",
