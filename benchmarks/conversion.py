@@ -102,7 +102,7 @@ def trained(ann: nn.Module, images: Tensor, labels: Tensor, epochs: int = 12) ->
     for _ in range(epochs):
         for chosen in torch.randperm(len(images)).split(64):
             optimiser.zero_grad()
-            nn.functional.cross_entropy(ann(images[chosen]), labels[chosen]).backward()  # type: ignore[no-untyped-call]
+            nn.functional.cross_entropy(ann(images[chosen]), labels[chosen]).backward()
             optimiser.step()
     return ann.eval()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -22,9 +23,13 @@ __all__ = ["best"]
 
 _PERCENTILES = (90.0, 95.0, 97.0, 99.0, 99.9, 100.0)
 _PASSES = (4, 16)
+_MANY_STEPS = 16
+"""Beyond so many time steps rates are fine enough for thresholds that clip hardly anything: fewer candidates do, and
+what is left of a layer's error is too small to be worth a correction."""
 _GRID = 40
-_STEPS_WORTH_CORRECTING = 16
-"""Beyond so many time steps what is left of a layer's error is too small to be worth a correction."""
+_VALUES_A_CANDIDATE = 2**28
+"""How many values a network may compute to score one candidate: of a large network at many steps, on fewer images."""
+_FEWEST_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -43,23 +48,23 @@ class Candidate:
 
 
 def best(
-    work: Conversion, timesteps: int | None = None, by: By = "channel", start: Start = "half", held_back: float = 0.5
+    work: Conversion, timesteps: int | None = None, by: By = "channel", start: Start = "half", folds: int = 2
 ) -> None:
     """Keep, of several conversions, the one whose network agrees best with the ANN at T time steps (methods 8).
 
     The candidates are thresholds at percentiles of the activation, those that show the activation best in T time steps
     (as ``calibrate``), and those of ``balance-locally``; each as it is and, up to 16 time steps, with the biases
-    corrected; each read out from the first time step on, or from a later one. They are made of a part of the images and
-    scored on the other: by the mean divergence of the network's class probabilities from the ANN's. The chosen one is
-    then made of all images. Labels are not read. ``notes["candidates"]`` has all scores.
+    corrected; each read out from the first time step on, or from a later one. Every candidate is made once for each
+    fold, of the calibration images outside it, and scored on those inside: by the mean divergence of the network's
+    class probabilities from the ANN's. The chosen one is then made of all images. Labels are not read. ``notes`` have
+    the name of the chosen one and all scores.
 
     Args:
         work: the conversion; its graph is changed.
         timesteps: T, at which the network will be run; by default its own.
         by: one threshold a "channel" or a "layer".
         start: from "half" of the threshold, or from "rest".
-        held_back: the share of the calibration images on which candidates are scored, in (0, 1). A single image is
-            scored itself.
+        folds: into how many parts the images are divided, at least 2. A single image is scored itself.
 
     Raises:
         InputError: for an option out of its range, a hard reset, and a layer that no calibration image drives.
@@ -68,19 +73,16 @@ def best(
     steps = checked_steps(work.timesteps if timesteps is None else timesteps)
     checked_by(by)
     checked_start(start)
-    if not 0 < held_back < 1:
-        raise InputError(f"held_back must lie between 0 and 1, not {held_back}")
-    images = torch.cat(work.images)
-    count = min(max(round(len(images) * held_back), 1), max(len(images) - 1, 1))
-    scored = images[len(images) - count :]
-    part = dataclasses.replace(work, images=_batches(images[: max(len(images) - count, 1)]))
-    wanted = work.ann(scored).log_softmax(1)
+    if folds < 2:
+        raise InputError(f"folds must be at least 2, not {folds}")
     scores: dict[tuple[str, int], float] = {}
-    for candidate in _candidates(part, steps, by, start):
-        trial = dataclasses.replace(part, body=copy.deepcopy(work.body))
-        _make(trial, candidate, steps, start)
-        for first, score in _scores(trial, scored, wanted, steps).items():
-            scores[candidate.name, first] = score
+    for part, scored in _folds(work, steps, folds):
+        wanted = work.ann(scored).log_softmax(1)
+        for candidate in _candidates(part, steps, by, start):
+            trial = dataclasses.replace(part, body=copy.deepcopy(work.body))
+            _make(trial, candidate, steps, start)
+            for first, score in _scores(trial, scored, wanted, steps).items():
+                scores[candidate.name, first] = scores.get((candidate.name, first), 0.0) + score / folds
     name, first = min(scores, key=scores.__getitem__)
     chosen = next(one for one in _candidates(work, steps, by, start) if one.name == name)
     _make(work, chosen, steps, start)
@@ -93,21 +95,35 @@ def best(
         work.notes["read_out_from"] = first
 
 
+def _folds(work: Conversion, timesteps: int, folds: int) -> Iterator[tuple[Conversion, Tensor]]:
+    """For each fold, the conversion with the images outside it, and the images inside."""
+    images = torch.cat(work.images)
+    shapes = (node.meta.get("shape", ()) for node in work.body.graph.nodes)
+    values = sum(math.prod(shape[1:]) for shape in shapes if shape)
+    images = images[: max(_VALUES_A_CANDIDATE // (values * timesteps), _FEWEST_IMAGES)]
+    parts = images.chunk(min(folds, len(images)))
+    for inside in parts:
+        outside = [part for part in parts if part is not inside] or [inside]
+        yield dataclasses.replace(work, images=_batches(torch.cat(outside))), inside
+
+
 def _batches(images: Tensor, size: int = 64) -> list[Tensor]:
     return list(images.split(size))
 
 
 def _candidates(work: Conversion, timesteps: int, by: By, start: Start) -> Iterator[Candidate]:
+    is_long = timesteps > _MANY_STEPS
+    percentiles = _PERCENTILES[-3:] if is_long else _PERCENTILES
     made: dict[str, Mapping[str, Scale]] = {
         f"percentile {percentile:g}": found
-        for percentile, found in zip(_PERCENTILES, all_percentiles(work, _PERCENTILES, by), strict=True)
+        for percentile, found in zip(percentiles, all_percentiles(work, percentiles, by), strict=True)
     }
     made["least squares"] = best_thresholds(work, timesteps, _GRID, by, start)
-    for passes in _PASSES:
+    for passes in _PASSES[-1:] if is_long else _PASSES:
         made[f"balanced locally, {passes} passes"] = local_thresholds(work, passes, by)
     for name, thresholds in made.items():
         yield Candidate(name, thresholds, False)
-        if timesteps <= _STEPS_WORTH_CORRECTING:
+        if not is_long:
             yield Candidate(f"{name}, biases corrected", thresholds, True)
 
 

@@ -52,9 +52,8 @@ def to_spikingjelly(snn: SpikingNetwork) -> nn.Module:
         snn: the network; its encoder and its number of time steps stay with the caller.
 
     Raises:
-        InputError: for neurons that SpikingJelly does not have (order leak-then-subtract, initial potentials) and maxima over time,
-            by name;
-            and where the extra ``peers`` is not installed.
+        InputError: for neurons that SpikingJelly does not have (order leak-then-subtract, initial potentials), and maxima
+            over time, by name; and where the extra ``peers`` is not installed.
     """
     layer = optional("spikingjelly.activation_based.layer", "peers")
     body = copy.deepcopy(snn.body)

@@ -75,7 +75,10 @@ class SpikingNetwork(nn.Module):
         self.read_out_from = read_out_from
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``[B, K]``, the mean over the time steps (from ``read_out_from`` on), of images ``[B, C, H, W]`` or events ``[T, B, C, H, W]``."""
+        """Logits ``[B, K]`` of images ``[B, C, H, W]`` or events ``[T, B, C, H, W]``.
+
+        They are the mean of the read-outs over the time steps, from ``read_out_from`` on.
+        """
         return self.record(images).logits
 
     def unroll(
@@ -147,7 +150,7 @@ class SpikingNetwork(nn.Module):
 
     def _rates(self, images: Tensor, taps: Mapping[fx.Node, str]) -> tuple[Tensor, dict[str, Tensor]]:
         if self.read_out_from > 1:
-            raise InputError("rate gradients are of the mean of all steps: set read_out_from to 1 to train, or use bptt")
+            raise InputError("rate gradients average all steps: set read_out_from to 1 to train, or use bptt")
         if self.timesteps > _STEPS_AT_ONCE and not any(map(_needs_statistics, self.body.modules())):
             return streamed_rates(self.body, self._in_parts(images, self.timesteps), taps)
         saves_memory = self.recompute and self.timesteps > _STEPS_THAT_FIT

@@ -62,8 +62,9 @@ class DistillRecipe(Recipe):
         max_pool: keep (the maximum of the spikes of each step), gate (of the firing rates) or average. A conversion
             makes keep a gate, unless its options say max_pool: keep.
         initialise: random; teacher-weights (the student then has the teacher's architecture); source-weights; or, from
-            an ANN that is converted, normalise, threshold-balancing, shift, calibrate or quantise (the neurons take
-            their own leak afterwards).
+            an ANN that is converted, best (several methods, of which calibration images choose), normalise,
+            threshold-balancing, balance-locally, shift, calibrate or quantise (the neurons take their own leak
+            afterwards).
         source: the ANN that the student starts from or that is converted, of the student's architecture: a run, a file
             of weights, or pretrained; None for the teacher.
         conversion: how it is converted.
@@ -85,8 +86,10 @@ class DistillRecipe(Recipe):
         "random",
         "teacher-weights",
         "source-weights",
+        "best",
         "normalise",
         "threshold-balancing",
+        "balance-locally",
         "shift",
         "calibrate",
         "quantise",
