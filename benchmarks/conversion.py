@@ -64,7 +64,7 @@ class Row:
         case: the ANN.
         converter: whose conversion, and which.
         accuracy: percent of the test images, by T.
-        seconds: of the conversion (of all of them, for ours).
+        seconds: of processor time that the conversion took (for ours, those for all T).
     """
 
     case: str
@@ -141,13 +141,13 @@ def run_case(folder: str, data: str, images: int, data_dir: str | None = None) -
 
 
 def our_accuracy(case: Case, steps: Sequence[int], **options: Any) -> tuple[dict[int, float], float]:
-    """Percent of the test images by T, with a conversion for each T; and the seconds these took."""
+    """Percent of the test images by T, with a conversion for each T; and the processor seconds these took."""
     found, seconds = {}, 0.0
     for timesteps in steps:
         snn = ss.to_spiking(case.ann, input_shape=case.shape, neuron=ss.IF(), timesteps=timesteps).eval()
-        start = time.perf_counter()
+        start = time.process_time()
         ss.convert(snn, case.ann, case.calibration, **options)
-        seconds += time.perf_counter() - start
+        seconds += time.process_time() - start
         with torch.no_grad():
             parts = [snn(images).argmax(1) for images in case.images.split(250)]
         found[timesteps] = 100 * float((torch.cat(parts) == case.labels).double().mean())
@@ -178,15 +178,15 @@ def their_recipes(calibration: list[Tensor]) -> dict[str, Any]:
 
 
 def their_accuracy(case: Case, steps: Sequence[int], recipe: Any) -> tuple[dict[int, float], float]:
-    """Percent of the test images by T, of one conversion by SpikingJelly; and the seconds that took."""
+    """Percent of the test images by T, of one conversion by SpikingJelly; and the processor seconds that took."""
     from spikingjelly.activation_based import functional
     from spikingjelly.activation_based.ann2snn import Converter
 
-    start = time.perf_counter()
+    start = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = Converter(recipe=recipe).convert(copy.deepcopy(case.ann)).eval()
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     functional.set_step_mode(network, "s")
     answers = []
     for images, labels in zip(case.images.split(250), case.labels.split(250), strict=True):

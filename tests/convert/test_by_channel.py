@@ -106,6 +106,21 @@ def test_exports_see_one_threshold_and_replay(name: str, tmp_path) -> None:
     assert ss.export.replay_onnx(written, snn, inputs).differing == 0
 
 
+@pytest.mark.parametrize("name", ["identity shortcut", "plain"])
+def test_spikingjelly_fires_as_a_converted_network_and_back(name: str) -> None:
+    functional = pytest.importorskip("spikingjelly.activation_based.functional")
+    ann, snn = pair(name)
+    inputs = images()
+    ss.convert(snn, ann, [inputs], "shift")
+    other = ss.to_spikingjelly(snn)
+    again = ss.from_spikingjelly(other, SHAPE, timesteps=8).eval()
+    functional.reset_net(other)
+    with torch.no_grad():
+        steps = torch.stack([other(inputs) for _ in range(8)])
+        torch.testing.assert_close(steps, snn.unroll(inputs))
+        torch.testing.assert_close(again.unroll(inputs), snn.unroll(inputs))
+
+
 def test_the_operations_of_a_converted_network_are_counted() -> None:
     ann, snn = pair("identity shortcut")
     inputs = images()
