@@ -96,9 +96,10 @@ def test_rearrangements_rearrange_the_scale(method: str) -> None:
 def test_exports_see_one_threshold_and_replay(name: str, tmp_path) -> None:
     ann, snn = pair(name)
     inputs = images()
-    ss.convert(snn, ann, [inputs], "shift")
+    ss.convert(snn, ann, [inputs], "shift", read_out_from=3)
     file = tmp_path / "network.nir"
     ss.export.to_nir(snn).write(file)
+    assert ss.export.from_nir(file).read_out_from == 3
     replayed = ss.export.replay(folded(snn), ss.export.from_nir(file).eval(), inputs)
     assert replayed.differing <= 0.002 * replayed.places, str(replayed)
     pytest.importorskip("onnx")
