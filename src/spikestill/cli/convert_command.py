@@ -13,10 +13,12 @@ __all__ = ["run"]
 _HELP = """usage: spikestill convert RUN [--method NAME] [--timesteps T] [options]
 
 Convert the ANN of a run into a spiking network, without training it, and measure that at every time step up to T. NAME
-is one of normalise, threshold-balancing (the default), shift, calibrate and quantise. The result is a run as any other.
+is one of best (the default: several are tried, and calibration images choose), normalise, threshold-balancing,
+balance-locally, shift, calibrate and quantise. The result is a run as any other.
 
   --conversion.images N     training images to calibrate with (default: 256)
-  --conversion.options MAP  the method's own, as in '{percentile: 99.7}'
+  --conversion.options MAP  the method's own, as in '{percentile: 99.7}'; of all methods by: channel|layer,
+                            start: half|rest, max_pool: gate|keep, batch_norm: fold|keep, read_out_from: N
   --encoder.name NAME       direct (the default) or poisson
   --out DIR                 the run folder
   --overwrite               replace the run there

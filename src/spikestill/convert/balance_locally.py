@@ -22,8 +22,8 @@ def balance_locally(work: Conversion, passes: int = 4, by: By = "channel", start
 
     Args:
         work: the conversion; its graph is changed.
-        passes: over the calibration batches. Thresholds grow towards the largest activation, which they reach only after
-            very many; the published code makes as many steps as there are batches in its calibration data.
+        passes: over the calibration batches. Thresholds grow towards the largest activation, which they reach only
+            after very many; the published code makes as many steps as there are batches in its calibration data.
         by: one threshold a "channel" or a "layer".
         start: from "half" of the threshold, or from "rest".
 

@@ -181,7 +181,7 @@ class _Correcting(SequenceRun):
         spikes = neuron(current, self.timesteps)
         rate = spikes.mean((0, 1))
         correction = _by_channels(self._activations[name] / self._units[name] - rate * neuron.threshold)
-        self.corrections[name] = correction
+        self.corrections[name] = correction = correction.to(current.dtype)
         constant = correction.reshape(-1, *[1] * (rate.dim() - 1))
         spikes = neuron(current + constant, self.timesteps)
         return Signal(spikes.flatten(0, 1), True)

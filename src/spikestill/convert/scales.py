@@ -168,7 +168,7 @@ def _scale_norm(layer: _BatchNorm, before: Scale, after: Scale) -> None:
     assert layer.running_mean is not None
     assert layer.running_var is not None
     before, after = _flat(before), _flat(after)
-    layer.running_mean = layer.running_mean / before
+    layer.running_mean = (layer.running_mean / before).to(layer.running_mean)
     factor = before / after
     if is_same(factor, 1.0) and is_same(after, 1.0):
         return

@@ -147,10 +147,10 @@ class _Rescaling:
         operands = _operands(node)
         _refuse_other_padding(node)
         at = self.wanted.get(node, self.scales[_last(operands, self.place)])
-        by_channel = any(isinstance(self.scales[item], Tensor) for item in operands)
-        if by_channel and node.target is operator.getitem and isinstance(self.scales[operands[0]], tuple):
+        if node.target is operator.getitem and isinstance(self.scales[operands[0]], tuple):
             self.scales[node] = self.scales[operands[0]][node.args[1]]
             return
+        by_channel = any(isinstance(self.scales[item], Tensor) for item in operands)
         if not by_channel and not isinstance(at, Tensor):
             self._aligned(node, at)
         elif node.target in CONCATENATIONS and not (node in self.wanted and self._cat_at(node, at)):

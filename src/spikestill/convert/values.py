@@ -87,9 +87,7 @@ def all_percentiles(work: Conversion, percentiles: Sequence[float], by: By = "la
     ]
 
 
-def _as_scale(
-    name: str, values: Tensor, largest: Tensor, percentile: float, feature: Sequence[int], by: By
-) -> Scale:
+def _as_scale(name: str, values: Tensor, largest: Tensor, percentile: float, feature: Sequence[int], by: By) -> Scale:
     what = f"activation (percentile {percentile:g})"
     if by == "layer":
         return require_positive(name, values.item(), what)

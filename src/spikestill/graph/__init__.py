@@ -15,7 +15,7 @@ from spikestill.graph.cut import (
 )
 from spikestill.graph.fold import fold, separate_calls
 from spikestill.graph.network import SpikingNetwork, record
-from spikestill.graph.spiking import to_spiking
+from spikestill.graph.spiking import MaxPool, gate_maxima, to_spiking
 from spikestill.graph.trace import trace
 from spikestill.graph.tracers import evaluating
 
@@ -23,6 +23,7 @@ __all__ = [
     "CutPoint",
     "Finding",
     "Level",
+    "MaxPool",
     "Point",
     "Report",
     "SpikingNetwork",
@@ -31,6 +32,7 @@ __all__ = [
     "cut_points",
     "evaluating",
     "fold",
+    "gate_maxima",
     "levels",
     "named_points",
     "output_shape",

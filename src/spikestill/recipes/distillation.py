@@ -63,10 +63,12 @@ class DistillRecipe(Recipe):
         recompute: save memory for a second forward pass (under rate from the fifth time step on, with BatchNorm).
         neuron: what takes the place of every activation.
         encoder: how an image becomes a sequence.
-        max_pool: keep max-pooling, or make it average-pooling.
+        max_pool: keep (the maximum of the spikes of each step), gate (of the firing rates) or average. A conversion
+            makes keep a gate, unless its options say max_pool: keep.
         initialise: random; teacher-weights (the student then has the teacher's architecture); source-weights; or, from
-            an ANN that is converted, normalise, threshold-balancing, shift, calibrate or quantise (the neurons take
-            their own leak afterwards).
+            an ANN that is converted, best (several methods, of which calibration images choose), normalise,
+            threshold-balancing, balance-locally, shift, calibrate or quantise (the neurons take their own leak
+            afterwards).
         source: the ANN that the student starts from or that is converted, of the student's architecture: a run, a file
             of weights, or pretrained; None for the teacher.
         conversion: how it is converted.
@@ -85,13 +87,15 @@ class DistillRecipe(Recipe):
     recompute: bool = False
     neuron: Neuron = field(default_factory=Neuron)
     encoder: Encoder = field(default_factory=Encoder)
-    max_pool: Literal["keep", "average"] = "keep"
+    max_pool: Literal["keep", "gate", "average"] = "keep"
     initialise: Literal[
         "random",
         "teacher-weights",
         "source-weights",
+        "best",
         "normalise",
         "threshold-balancing",
+        "balance-locally",
         "shift",
         "calibrate",
         "quantise",

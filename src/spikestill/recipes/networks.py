@@ -37,14 +37,14 @@ class Spiking:
         timesteps: T.
         gradient: rate or bptt.
         recompute: save memory for a second forward pass.
-        max_pool: keep or average.
+        max_pool: keep, gate or average.
     """
 
     neuron: Neuron
     encoder: Encoder
     timesteps: int
     gradient: Literal["rate", "bptt"]
-    max_pool: Literal["keep", "average"]
+    max_pool: Literal["keep", "gate", "average"]
     recompute: bool = False
 
 

@@ -182,7 +182,9 @@ class Conversion:
 
     Attributes:
         images: training images to calibrate with, without augmentation.
-        options: those of the method of conversion, e.g. {percentile: 99.7}.
+        options: those of the method of conversion, e.g. {percentile: 99.7, by: layer, start: rest}; and of all methods,
+            max_pool (gate or keep), batch_norm (fold, or keep to train on with it) and read_out_from (the time step
+            from which on read-outs are averaged).
     """
 
     images: int = 256
