@@ -14,6 +14,7 @@ from spikestill.convert.scaling import is_weighted
 from spikestill.convert.shift import set_thresholds
 from spikestill.convert.values import activation_percentiles, checked_steps, for_each_activation, mean_in_time
 from spikestill.graph.trace import module_of
+from spikestill.progress import tracked
 from spikestill.types import InputError
 
 __all__ = ["calibrate"]
@@ -63,7 +64,7 @@ def calibrate(
     if correct == "none":
         return
     activations = _mean_activations(work)
-    for node in list(neuron_nodes(work.body)):
+    for node in tracked(list(neuron_nodes(work.body)), "correcting the layers", unit="layers"):
         name = str(node.target)
         error = activations[name] - _mean_rate(work, node, steps) * work.neuron(name).threshold
         if correct == "potential":

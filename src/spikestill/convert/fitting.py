@@ -24,6 +24,7 @@ from spikestill.convert.scaling import is_weighted
 from spikestill.convert.values import mean_in_time, up_to
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF, clip_floor_shift
+from spikestill.progress import tracked
 
 __all__ = ["Segment", "fit_weights", "segment_before"]
 
@@ -67,7 +68,8 @@ def fit_weights(work: Conversion, timesteps: int, iterations: int, learning_rate
         iterations: for each layer; each takes one calibration batch, in turn.
         learning_rate: of Adam, at the start.
     """
-    for end, wanted, shown in _fitted(work, timesteps):
+    layers = tracked(_fitted(work, timesteps), "fitting the layers", len(work.activations) + 1, "layers")
+    for end, wanted, shown in layers:
         segment = segment_before(work.body, end)
         if segment is None:
             continue

@@ -13,6 +13,7 @@ import yaml
 from spikestill.data import EVENT_DATA
 from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.names import presets
+from spikestill.recipes.overlay import mappings_among, overlaid
 from spikestill.recipes.schema import AnnRecipe, Recipe
 from spikestill.recipes.words import one_line, refuse_unknown_options, spelled
 from spikestill.types import InputError, unknown_name
@@ -28,7 +29,6 @@ __all__ = [
     "from_mapping",
     "load",
     "made",
-    "overlaid",
     "parser",
     "read_mapping",
     "read_source",
@@ -116,22 +116,6 @@ def _named_twice(node: yaml.Node | None, seen: set[int]) -> Iterator[str]:
             yield from _named_twice(inner, seen)
 
 
-def overlaid(kind: type, fields: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``fields`` with those of ``over`` in place of them; what the schema nests is laid over entry by entry.
-
-    So ``{optimiser: {lr: 0.01}}`` leaves the optimiser's other entries, as ``--optimiser.lr 0.01`` does; free mappings,
-    such as ``model_options``, are replaced whole.
-    """
-    hints = get_type_hints(kind)
-    merged = dict(fields)
-    for name, value in over.items():
-        inner = hints.get(name)
-        if dataclasses.is_dataclass(inner) and isinstance(value, Mapping) and isinstance(merged.get(name), Mapping):
-            value = overlaid(cast(type, inner), merged[name], value)
-        merged[name] = value
-    return merged
-
-
 def differences(recipe: Recipe, stored: Mapping[str, Any]) -> list[str]:
     """The fields in which a run's ``recipe.yaml`` says otherwise than ``recipe``.
 
@@ -172,6 +156,10 @@ def load(kind: type[AnyRecipe], source: str | Path | Mapping[str, Any], override
         raise complaint
     words = [spelled(word) for word in overrides]
     refuse_unknown_options(words, list(_options(kind)))
+    over, words = mappings_among(kind, words)
+    for complaint in strange(kind, over):
+        raise complaint
+    fields = overlaid(kind, fields, over)
     made = parser(kind)
     given = {name for name in ("augmentation", "encoder") if _is_given(name, fields, words)}
     try:

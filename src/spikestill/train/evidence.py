@@ -20,6 +20,7 @@ from spikestill.data import DataSet
 from spikestill.graph.cut import node_named
 from spikestill.objectives import Guide
 from spikestill.objectives.points import map_pairs
+from spikestill.progress import Progress, tracked
 from spikestill.recipes import DistillRecipe, NetworkDescription, Recipe
 from spikestill.report import evidence
 from spikestill.report.evidence import Evidence, Picture
@@ -128,7 +129,7 @@ def _of_images(
 ) -> Evidence:
     """With what is shown of single test images: samples, their maps and spikes, and mistakes."""
     rows, wrong = _sample_rows(answers.labels), _surest_mistakes(answers)
-    images = images_at(data, description, rows, device)
+    images, progress = images_at(data, description, rows, device), Progress("looking at single images", 3, "parts")
     with torch.no_grad():
         found = dataclasses.replace(
             found,
@@ -138,6 +139,7 @@ def _of_images(
             ),
             attention=_attention(network, teacher, images, data),
         )
+        progress.show(1)
         if len(wrong):
             shown = pictures(images_at(data, description, wrong, device), description)
             mistakes = tuple(
@@ -149,8 +151,10 @@ def _of_images(
                 for row, picture in zip(wrong.tolist(), shown, strict=True)
             )
             found = dataclasses.replace(found, mistakes=mistakes)
+        progress.show(2)
         if isinstance(network, graph.SpikingNetwork):
             found = _of_spiking_images(found, network, origins, images)
+        progress.show(3)
     return found
 
 
@@ -188,7 +192,8 @@ def _answers_of(
     batches = make_batches(recipe, data, description, "test", device)
     if not batches.holds_images:
         return None
-    return analysis.answers(teacher.network, ((teacher.scaled(images), labels) for images, labels in batches))
+    shown = tracked(batches, "asking the teacher about the test images")
+    return analysis.answers(teacher.network, ((teacher.scaled(images), labels) for images, labels in shown))
 
 
 def _confusion(answers: Answers, num_classes: int) -> tuple[tuple[int, ...], ...]:

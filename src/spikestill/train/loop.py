@@ -219,7 +219,12 @@ def _fit(
 
 def _validation_accuracy(recipe: Recipe, learner: Learner, batches: Batches, device: torch.device) -> float:
     examined = examine(
-        learner.kept.eval(), batches, precision=recipe.precision, device=device, processes=learner.processes
+        learner.kept.eval(),
+        batches,
+        precision=recipe.precision,
+        device=device,
+        processes=learner.processes,
+        title="measuring on the validation images",
     )
     return float(examined.figures["accuracy"])
 
@@ -249,7 +254,14 @@ def _finish(
             run.write_network(kind, network.state_dict(), description.as_json())
         test = make_batches(recipe, data, description, "test", device, processes)
     started = time.monotonic()
-    examined = examine(network, test, precision=recipe.precision, device=device, processes=processes)
+    examined = examine(
+        network,
+        test,
+        precision=recipe.precision,
+        device=device,
+        processes=processes,
+        title="measuring on the test images",
+    )
     measured = dict(examined.figures)
     seconds_of_test = time.monotonic() - started
     for complaints in processes.gathered(dict(data.unreadable.complaints)):  # each met those of its own share

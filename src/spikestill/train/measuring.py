@@ -17,6 +17,7 @@ from spikestill import analysis
 from spikestill.data import Batches, DataSet
 from spikestill.graph import SpikingNetwork
 from spikestill.nn import Poisson
+from spikestill.progress import tracked
 from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription, Recipe, load
 from spikestill.report.evidence import Evidence
 from spikestill.runs import Run
@@ -55,6 +56,7 @@ def examine(
     device: torch.device,
     processes: Processes,
     timesteps: Sequence[int] | None = None,
+    title: str = "measuring the network",
 ) -> Measurement:
     """Measure a network.
 
@@ -67,15 +69,17 @@ def examine(
         device: where.
         processes: those that measure together; every one of them returns the same.
         timesteps: the numbers of steps to read the network out at; by default every one up to its own T.
+        title: what is done, for the progress.
     """
+    shown = tracked(batches, title)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         shared = None if processes.count == 1 else processes
         if not isinstance(network, SpikingNetwork):
-            answers = analysis.answers(network, batches, shared)
+            answers = analysis.answers(network, shown, shared)
             return Measurement({"accuracy": answers.accuracy()}, answers, {})
         steps = tuple(timesteps or range(1, network.timesteps + 1))
         with _seeded(network, device, processes):
-            found = analysis.evaluate(network, batches, timesteps=steps, processes=shared)
+            found = analysis.evaluate(network, shown, timesteps=steps, processes=shared)
     figures = {
         "accuracy": found.accuracy[max(steps)],
         "accuracy_by_timestep": {str(step): found.accuracy[step] for step in sorted(steps)},
