@@ -26,6 +26,8 @@ _SHARED_BY_STAGES = (
     "data",
     "data_dir",
     "image_size",
+    "mean",
+    "std",
     "skip_corrupt",
     "workers",
     "limit_train",

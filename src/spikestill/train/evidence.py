@@ -26,7 +26,7 @@ from spikestill.report import evidence
 from spikestill.report.evidence import Evidence, Picture
 from spikestill.train.loaders import make_batches
 from spikestill.train.pictures import images_at, map_picture, pictures
-from spikestill.train.teachers import Teacher, find_teacher, frozen, rescaling
+from spikestill.train.teachers import Scaled, Teacher, find_teacher
 from spikestill.types import InputError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def gathered(
     """
     answers = measured.answers
     calibration = analysis.calibration(answers.confidence[-1], answers.correct[-1])
-    origins = [_Shown.of(one, data, description, device) for one in known.origins]
+    origins = [Scaled.of(one, data, description, device) for one in known.origins]
     teacher = None if known.teacher is None else origins[known.origins.index(known.teacher)]
     taught = None if teacher is None else _answers_of(teacher, recipe, data, description, device)
     found = Evidence(
@@ -123,8 +123,8 @@ def _of_images(
     network: nn.Module,
     answers: Answers,
     taught: Answers | None,
-    teacher: _Shown | None,
-    origins: Sequence[_Shown],
+    teacher: Scaled | None,
+    origins: Sequence[Scaled],
     device: torch.device,
 ) -> Evidence:
     """With what is shown of single test images: samples, their maps and spikes, and mistakes."""
@@ -158,23 +158,6 @@ def _of_images(
     return found
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """A network that is shown the student's images, at the scale that it knows."""
-
-    network: Guide
-    rescale: tuple[Tensor, Tensor] | None
-
-    @classmethod
-    def of(cls, teacher: Teacher, data: DataSet, description: NetworkDescription, device: torch.device) -> _Shown:
-        return cls(frozen(teacher.network, data).to(device), rescaling(description, teacher, device))
-
-    def scaled(self, images: Tensor) -> Tensor:
-        if images.ndim == 5 and not isinstance(self.network, graph.SpikingNetwork):
-            images = images.mean(0)  # an ANN sees all that happened as one image
-        return images if self.rescale is None else images * self.rescale[0] + self.rescale[1]
-
-
 def _found(name: str | None, data: DataSet, who: Literal["teacher", "source"]) -> Teacher | None:
     """The network of a run that is still there; published weights are not fetched again for this."""
     if name is None or not Path(name).is_dir():
@@ -186,7 +169,7 @@ def _found(name: str | None, data: DataSet, who: Literal["teacher", "source"]) -
 
 
 def _answers_of(
-    teacher: _Shown, recipe: Recipe, data: DataSet, description: NetworkDescription, device: torch.device
+    teacher: Scaled, recipe: Recipe, data: DataSet, description: NetworkDescription, device: torch.device
 ) -> Answers | None:
     """None where every image would have to be decoded once more for it."""
     batches = make_batches(recipe, data, description, "test", device)
@@ -236,7 +219,7 @@ def _of_spikes(found: Evidence, network: graph.SpikingNetwork, measured: Measure
 
 
 def _of_spiking_images(
-    found: Evidence, network: graph.SpikingNetwork, origins: Sequence[_Shown], images: Tensor
+    found: Evidence, network: graph.SpikingNetwork, origins: Sequence[Scaled], images: Tensor
 ) -> Evidence:
     """With the distance of rates and activations, and a raster."""
     rates = analysis.firing_rates(network, images)
@@ -258,7 +241,7 @@ def _of_spiking_images(
 
 
 def _attention(
-    network: nn.Module, teacher: _Shown | None, images: Tensor, data: DataSet
+    network: nn.Module, teacher: Scaled | None, images: Tensor, data: DataSet
 ) -> tuple[evidence.MapPair, ...]:
     """Maps at the network's levels and at those of the teacher that correspond; none where there are no maps."""
     try:

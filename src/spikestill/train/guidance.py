@@ -12,6 +12,7 @@ from spikestill.recipes import DistillRecipe, NetworkDescription
 from spikestill.train.conversion import converted_student
 from spikestill.train.learner import DistillLearner
 from spikestill.train.loaders import place
+from spikestill.train.origins import origins_of
 from spikestill.train.processes import ALONE, Processes
 from spikestill.train.teachers import Teacher, find_source, find_teacher, frozen, rescaling
 from spikestill.types import InputError
@@ -44,9 +45,10 @@ def guided_learner(
     Raises:
         InputError: when student, teacher, data and objectives do not fit each other.
     """
-    teacher = _teacher(recipe, data, teacher_ann)
+    teacher, source = _teacher(recipe, data, teacher_ann), None
     if student is None:
-        student = _student(recipe, data, description, teacher, device)
+        source = _source(recipe, data, description)
+        student = _student(recipe, data, description, source or teacher, device)
     student = place(student, device, recipe.channels_last)
     _refuse_unfit("student", student, data, device)
     guide = rescale = None
@@ -70,6 +72,7 @@ def guided_learner(
         processes=processes,
     )
     learner.remember_teacher()
+    learner.origins = origins_of(recipe, teacher, source)
     return learner
 
 
@@ -81,25 +84,25 @@ def _teacher(recipe: DistillRecipe, data: DataSet, ann: nn.Module | None) -> Tea
     return find_teacher(recipe.teacher, data, may_spike=recipe.learns_from_spikes, weights=recipe.teacher_weights)
 
 
+def _source(recipe: DistillRecipe, data: DataSet, description: NetworkDescription) -> Teacher | None:
+    if recipe.source is None:
+        return None
+    return find_source(recipe.source, data, description, new_classifier=not recipe.converts)
+
+
 def _student(
     recipe: DistillRecipe,
     data: DataSet,
     description: NetworkDescription,
-    teacher: Teacher | None,
+    source: Teacher | None,
     device: torch.device,
 ) -> graph.SpikingNetwork:
-    source = teacher
-    if recipe.source is not None:
-        source = find_source(recipe.source, data, description, new_classifier=not recipe.converts)
     ann = description.build_ann()
     if recipe.initialise == "random":
         return description.make_spiking(ann)
     assert source is not None
     if recipe.converts and (source.mean, source.std) != (description.mean, description.std):
-        raise InputError(
-            f"the ANN that is converted was trained on pixels of another scale than the student's ({recipe.pixels}): "
-            f"train it with --pixel-scale {recipe.pixels}"
-        )
+        raise InputError(_of_another_scale(recipe, source))
     if recipe.initialise == "quantise":  # its activations have parameters of their own
         return converted_student(recipe, data, description, source.network, device)
     try:
@@ -112,6 +115,17 @@ def _student(
     if not recipe.converts:
         return description.make_spiking(ann)
     return converted_student(recipe, data, description, ann, device)
+
+
+def _of_another_scale(recipe: DistillRecipe, source: Teacher) -> str:
+    mean, std = (",".join(f"{value:g}" for value in values) for values in (source.mean, source.std))
+    way_out = f"convert it with --mean {mean} --std {std}"
+    if recipe.pixels == "signed":
+        way_out = "train it with --pixel-scale signed"
+    return (
+        f"the ANN that is converted was trained on pixels of another scale than the student's ({recipe.pixels}): "
+        f"{way_out}"
+    )
 
 
 def _refuse_unfit(who: str, network: nn.Module, data: DataSet, device: torch.device) -> None:

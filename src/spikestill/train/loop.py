@@ -30,11 +30,13 @@ from spikestill.train.callbacks import (
     last_checkpoint_file,
 )
 from spikestill.train.conversion import trainable_ann
+from spikestill.train.conversion_gap import what_costs
 from spikestill.train.learner import AnnLearner, Learner
 from spikestill.train.live import Live, live_logger, refuse_missing
-from spikestill.train.loaders import load_data, make_batches, place, resolve_device
+from spikestill.train.loaders import load_data, make_batches, normalised_as, place, resolve_device
 from spikestill.train.measuring import TEST_SEED, evidence_of, examine
 from spikestill.train.memory import saying_what_to_lower
+from spikestill.train.origins import measured_origins, recorded
 from spikestill.train.processes import ALONE, Processes, together
 from spikestill.train.remarks import remarks_kept
 from spikestill.train.stopping import StoppedError
@@ -114,7 +116,7 @@ def _execute(
         device = resolve_device(recipe.device, processes)
         refuse_strategy(recipe, processes, device)
         refuse_missing(recipe)
-    data = data or load_data(recipe, processes)
+    data = load_data(recipe, processes) if data is None else normalised_as(recipe, data)
     with processes.agreed():
         description = NetworkDescription.of(recipe, data)
         torch.manual_seed(recipe.seed)
@@ -123,6 +125,7 @@ def _execute(
         with remarks_kept() as remarks:
             learner = _learner(recipe, data, description, network, teacher, device, train_batches, processes)
         learner.draw_apart()
+    origins = measured_origins(learner, data, description, validation_batches, device, processes)
     with processes.agreed():
         if processes.is_first:
             if overwrite:
@@ -130,7 +133,12 @@ def _execute(
             run.write_yaml("recipe.yaml", as_mapping(recipe))
             run.write_json("environment.json", runs.environment() | ({"remarks": remarks} if remarks else {}))
     journal = _fit(recipe, run, learner, train_batches, validation_batches, device, resume)
-    _finish(recipe, run, data, description, learner, journal, device, teacher)
+    remarks = [remark for one in origins for remark in one.remarks]
+    if isinstance(recipe, DistillRecipe) and processes.count == 1:
+        remarks += what_costs(recipe, data, description, learner.kept, origins, journal.best_accuracy, device)
+    learner.origins = ()
+    found = {"origins": recorded(origins, journal.best_accuracy), "remarks": remarks}
+    _finish(recipe, run, data, description, learner, journal, device, teacher, found)
     return run
 
 
@@ -238,6 +246,7 @@ def _finish(
     journal: Journal,
     device: torch.device,
     teacher: nn.Module | None,
+    found: dict[str, Any],
 ) -> None:
     """Keep the weights that validation chose, read the test set once, and write the analysis and the result."""
     seconds, peak = journal.seconds, journal.peak_memory  # before the test has its part in them
@@ -284,6 +293,7 @@ def _finish(
         "selected_by": "validation accuracy",
         "best_epoch": journal.best_epoch,
         "validation_accuracy": journal.best_accuracy,
+        **{name: values for name, values in found.items() if values},
         "weights_fingerprint": run.fingerprint,
         # Of several processes each draws for its images: one that measures again draws otherwise.
         **({"test_seed": TEST_SEED} if processes.count == 1 else {}),
