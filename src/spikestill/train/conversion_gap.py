@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from spikestill.types import InputError
 
 __all__ = ["what_costs"]
 
-_log = logging.getLogger("spikestill")
+_log = logging.getLogger("spikestill.train")
 
 _FAR = 0.03
 """From which share of the validation images on a conversion is far below its ANN."""
@@ -36,8 +37,6 @@ _SECONDS = 20.0
 
 _FACTORS = (1, 2, 4)
 """How many times the time steps it is looked at."""
-
-_OTHER_METHOD, _ITS_OPTIONS = "shift", {"percentile": 99.0}
 
 
 def what_costs(
@@ -74,14 +73,18 @@ def what_costs(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         remarks += scene.of_steps()
         remarks += scene.of_others()
-    name = far[0].origin.name
-    remarks.append(
-        f"or train it: spikestill distill blockwise --student {recipe.student} --teacher {name} "
-        f"--timesteps {recipe.timesteps}"
-    )
+    options = f"{_as_teacher(recipe, far[0].origin.name)} --data {recipe.data} --timesteps {recipe.timesteps}"
+    remarks.append(f"or train it: spikestill distill blockwise --student {recipe.student} {options}")
     for remark in remarks:
         _log.info(remark)
     return remarks
+
+
+def _as_teacher(recipe: DistillRecipe, name: str) -> str:
+    """The options of a command that learns from the ANN."""
+    if Path(name).is_dir() or name.startswith("python:"):
+        return f"--teacher {name}"
+    return f"--teacher {recipe.student} --teacher-weights {name}"
 
 
 class _Scene:
@@ -120,38 +123,46 @@ class _Scene:
             yield f"more time steps do not help ({seen})"
 
     def of_others(self) -> Iterator[str]:
-        """What other ways of converting give at the same T."""
+        """What another method gives at the same T and, where there are maxima, averages in place of them."""
         images = self._images(self._timesteps)
-        if images < self._fewest:
+        if images < self._fewest or self._recipe.initialise == "quantise":
             return
+        conversion = Conversion(images=self._recipe.conversion.images, options={"percentile": 99.0})
+        other: dict[str, Any] = {"initialise": "shift", "conversion": conversion}
         before = self._accuracies(self._network, images, [self._timesteps])[self._timesteps]
-        for cause, words, recipe in self._others():
-            spiking = dataclasses.replace(self._description.spiking, max_pool=recipe.max_pool)  # type: ignore[type-var]
-            description = dataclasses.replace(self._description, spiking=spiking)
-            ann = self._ann.origin.teacher.network
-            try:
-                other = converted_student(recipe, self._data, description, ann, self._device).eval()
-            except InputError:
-                continue
-            after = self._accuracies(other, images, [self._timesteps])[self._timesteps]
-            seen = f"at t = {self._timesteps}, of {images} images, {after:.1%} with {words} and {before:.1%} as it is"
-            if after > before + 0.01:
-                yield f"{cause} costs {100 * (after - before):.1f} points ({seen}): try {words}"
-            else:
-                yield f"{cause} is not what costs it ({seen})"
-
-    def _others(self) -> Iterator[tuple[str, str, DistillRecipe]]:
-        """What may cost accuracy, the options that leave it out, and the recipe with them."""
-        options = {**_ITS_OPTIONS}
-        other = Conversion(images=self._recipe.conversion.images, options=options)
-        is_it = self._recipe.initialise == _OTHER_METHOD and self._recipe.conversion.options == options
-        if not is_it and self._recipe.initialise != "quantise":
-            words = f"--initialise {_OTHER_METHOD} --conversion.options '{{percentile: {options['percentile']:g}}}'"
-            recipe = dataclasses.replace(self._recipe, initialise="shift", conversion=other)
-            yield f"the method {self._recipe.initialise}", words, recipe
+        words = ""
+        if any(getattr(self._recipe, name) != value for name, value in other.items()):
+            words = "--initialise shift --conversion.options '{percentile: 99}'"
+            after = self._with(other, images)
+            yield self._compared(f"the method {self._recipe.initialise}", words, images, before, after)
+            before = before if after is None else after
         body = self._network.body
         if any(is_max_pool(body, node) for node in calls(body.graph)):
-            yield "max pooling", "--max_pool average", dataclasses.replace(self._recipe, max_pool="average")
+            after = self._with({**other, "max_pool": "average"}, images)
+            words = f"{words} --max_pool average".strip()
+            yield self._compared("max pooling", words, images, before, after)
+
+    def _compared(self, cause: str, words: str, images: int, before: float, after: float | None) -> str:
+        if after is None:
+            return f"whether {cause} costs it could not be tried: {words} is refused"
+        seen = f"of {images} images {after:.1%} at t = {self._timesteps} with {words}, {before:.1%} without"
+        if after > before + 0.01:
+            return f"{cause} costs {100 * (after - before):.1f} points ({seen}): try it"
+        return f"{cause} is not what costs it ({seen})"
+
+    def _with(self, fields: dict[str, Any], images: int) -> float | None:
+        """The accuracy after another conversion; None where that is refused."""
+        recipe = dataclasses.replace(self._recipe, **fields)
+        assert self._description.spiking is not None
+        spiking = dataclasses.replace(self._description.spiking, max_pool=recipe.max_pool)
+        description = dataclasses.replace(self._description, spiking=spiking)
+        try:
+            other = converted_student(
+                recipe, self._data, description, self._ann.origin.teacher.network, self._device
+            ).eval()
+        except InputError:
+            return None
+        return self._accuracies(other, images, [self._timesteps])[self._timesteps]
 
     @property
     def _fewest(self) -> int:

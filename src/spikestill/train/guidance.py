@@ -12,7 +12,7 @@ from spikestill.recipes import DistillRecipe, NetworkDescription
 from spikestill.train.conversion import converted_student
 from spikestill.train.learner import DistillLearner
 from spikestill.train.loaders import place
-from spikestill.train.origins import origins_of
+from spikestill.train.origins import Meter, origins_of
 from spikestill.train.processes import ALONE, Processes
 from spikestill.train.teachers import Teacher, find_source, find_teacher, frozen, rescaling
 from spikestill.types import InputError
@@ -29,6 +29,7 @@ def guided_learner(
     device: torch.device,
     batches: Batches,
     processes: Processes = ALONE,
+    meter: Meter | None = None,
 ) -> DistillLearner:
     """Everything that trains the student, on its device.
 
@@ -41,21 +42,26 @@ def guided_learner(
         device: where.
         batches: of the training images.
         processes: those that train together.
+        meter: told of the networks that the student comes from, before anything is made of them.
 
     Raises:
         InputError: when student, teacher, data and objectives do not fit each other.
     """
-    teacher, source = _teacher(recipe, data, teacher_ann), None
-    if student is None:
-        source = _source(recipe, data, description)
-        student = _student(recipe, data, description, source or teacher, device)
-    student = place(student, device, recipe.channels_last)
-    _refuse_unfit("student", student, data, device)
+    teacher = _teacher(recipe, data, teacher_ann)
+    source = _source(recipe, data, description) if student is None else None
     guide = rescale = None
     if teacher is not None:
         guide = place(frozen(teacher.network, data), device, recipe.channels_last)
         _refuse_unfit("teacher", guide, data, device)
         rescale = rescaling(description, teacher, device)
+    if source is not None:
+        _refuse_unfit("source", source.network, data, torch.device("cpu"))
+    if meter is not None:
+        meter.meet(origins_of(recipe, teacher, source))
+    if student is None:
+        student = _student(recipe, data, description, source or teacher, device)
+    student = place(student, device, recipe.channels_last)
+    _refuse_unfit("student", student, data, device)
     terms = [
         objectives.create(term.name, student=student, teacher=guide, input_shape=data.input_shape, **term.options).to(
             device
@@ -72,7 +78,6 @@ def guided_learner(
         processes=processes,
     )
     learner.remember_teacher()
-    learner.origins = origins_of(recipe, teacher, source)
     return learner
 
 

@@ -20,7 +20,6 @@ from spikestill.objectives import Guide, Objective
 from spikestill.recipes import AnnRecipe, DistillRecipe, Recipe
 from spikestill.train.nonfinite import first_nonfinite
 from spikestill.train.optimisation import is_weight, make_optimiser, make_schedule
-from spikestill.train.origins import Origin
 from spikestill.train.processes import ALONE, Processes, SharedError
 from spikestill.types import InputError, Record
 
@@ -69,7 +68,6 @@ class Learner(lightning.LightningModule, ABC):
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=where)
         self._skips = recipe.on_nan == "skip"
         self.skipped_steps = 0
-        self.origins: tuple[Origin, ...] = ()
         self._before_step: dict[str, Tensor] = {}
         self._layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
 

@@ -36,7 +36,7 @@ from spikestill.train.live import Live, live_logger, refuse_missing
 from spikestill.train.loaders import load_data, make_batches, normalised_as, place, resolve_device
 from spikestill.train.measuring import TEST_SEED, evidence_of, examine
 from spikestill.train.memory import saying_what_to_lower
-from spikestill.train.origins import measured_origins, recorded
+from spikestill.train.origins import Meter, recorded
 from spikestill.train.processes import ALONE, Processes, together
 from spikestill.train.remarks import remarks_kept
 from spikestill.train.stopping import StoppedError
@@ -122,10 +122,11 @@ def _execute(
         torch.manual_seed(recipe.seed)
         train_batches = make_batches(recipe, data, description, "train", device, processes)
         validation_batches = make_batches(recipe, data, description, "validation", device, processes)
+        meter = Meter(data, description, validation_batches, device, processes)
         with remarks_kept() as remarks:
-            learner = _learner(recipe, data, description, network, teacher, device, train_batches, processes)
+            learner = _learner(recipe, data, description, network, teacher, device, train_batches, processes, meter)
         learner.draw_apart()
-    origins = measured_origins(learner, data, description, validation_batches, device, processes)
+    origins = meter.measured()
     with processes.agreed():
         if processes.is_first:
             if overwrite:
@@ -136,7 +137,6 @@ def _execute(
     remarks = [remark for one in origins for remark in one.remarks]
     if isinstance(recipe, DistillRecipe) and processes.count == 1:
         remarks += what_costs(recipe, data, description, learner.kept, origins, journal.best_accuracy, device)
-    learner.origins = ()
     found = {"origins": recorded(origins, journal.best_accuracy), "remarks": remarks}
     _finish(recipe, run, data, description, learner, journal, device, teacher, found)
     return run
@@ -157,6 +157,7 @@ def _learner(
     device: torch.device,
     batches: Batches,
     processes: Processes = ALONE,
+    meter: Meter | None = None,
 ) -> Learner:
     """The network, on its device and in its memory layout, with all that trains it."""
     if isinstance(recipe, AnnRecipe):
@@ -168,7 +169,7 @@ def _learner(
         from spikestill.train.guidance import guided_learner
 
         assert isinstance(recipe, DistillRecipe)
-        learner = guided_learner(recipe, data, description, network, teacher, device, batches, processes)
+        learner = guided_learner(recipe, data, description, network, teacher, device, batches, processes, meter)
     return learner.train()
 
 

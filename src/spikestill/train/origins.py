@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -17,12 +17,9 @@ from spikestill.recipes import DistillRecipe, NetworkDescription
 from spikestill.train.processes import Processes
 from spikestill.train.teachers import Scaled, Teacher
 
-if TYPE_CHECKING:
-    from spikestill.train.learner import Learner
+__all__ = ["Measured", "Meter", "Origin", "is_near_chance", "origins_of", "recorded"]
 
-__all__ = ["Measured", "Origin", "is_near_chance", "measured_origins", "origins_of", "recorded"]
-
-_log = logging.getLogger("spikestill")
+_log = logging.getLogger("spikestill.train")  # not "spikestill": what is said here stands in the result
 
 _MOST_ABOVE_CHANCE = 0.1
 _DOUBT = 0.05
@@ -82,48 +79,64 @@ def origins_of(recipe: DistillRecipe, teacher: Teacher | None, source: Teacher |
     return tuple(found if converts and not recipe.epochs else reversed(found))
 
 
-def measured_origins(
-    learner: Learner,
-    data: DataSet,
-    description: NetworkDescription,
-    batches: Batches,
-    device: torch.device,
-    processes: Processes,
-) -> tuple[Measured, ...]:
-    """Measure every origin of a learner on the validation images, and say what was found.
+class Meter:
+    """Measures the networks that a student comes from on the validation images, and says on the log what was found.
 
     Args:
-        learner: with its ``origins``.
         data: with the validation images.
         description: of the student, as whose inputs the images are normalised.
         batches: of the validation images.
         device: where.
         processes: those that measure together.
     """
-    from spikestill.train.measuring import examine
 
-    found = []
-    for origin in learner.origins:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            shown = Scaled.of(origin.teacher, data, description, device)
+    def __init__(
+        self,
+        data: DataSet,
+        description: NetworkDescription,
+        batches: Batches,
+        device: torch.device,
+        processes: Processes,
+    ) -> None:
+        self._data, self._description, self._batches = data, description, batches
+        self._device, self._processes = device, processes
+        self._waiting: tuple[Origin, ...] = ()
+        self._measured: tuple[Measured, ...] = ()
+
+    def meet(self, origins: Sequence[Origin]) -> None:
+        """Measure them: at once, or with :meth:`measured` where other processes may have met an error meanwhile."""
+        self._waiting = tuple(origins)
+        if self._processes.count == 1:
+            self.measured()
+
+    def measured(self) -> tuple[Measured, ...]:
+        """What was found; of several processes every one has to ask."""
+        self._measured += tuple(map(self._measure, self._waiting))
+        self._waiting = ()
+        return self._measured
+
+    def _measure(self, origin: Origin) -> Measured:
+        from spikestill.train.measuring import examine
+
+        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
+            shown = Scaled.of(origin.teacher, self._data, self._description, self._device)
             figures = examine(
                 shown.network,
-                ((shown.scaled(images), labels) for images, labels in batches),
+                ((shown.scaled(images), labels) for images, labels in self._batches),
                 precision=origin.precision,
-                device=device,
-                processes=processes,
+                device=self._device,
+                processes=self._processes,
                 title=f"asking the {origin.role} about the validation images",
-                total=len(batches),
+                total=len(self._batches),
             ).figures
-        one = Measured(origin, float(figures["accuracy"]), tuple(_remarks(origin, float(figures["accuracy"]), data)))
-        if processes.is_first:
-            _log.info(
-                f"{origin.words} answers {one.accuracy:.2%} of the {len(data.validation)} validation images right"
-            )
-            for remark in one.remarks:
+        accuracy = float(figures["accuracy"])
+        found = Measured(origin, accuracy, tuple(_remarks(origin, accuracy, self._data)))
+        if self._processes.is_first:
+            count = len(self._data.validation)
+            _log.info(f"{origin.words} answers {accuracy:.2%} of the {count} validation images right")
+            for remark in found.remarks:
                 _log.info(remark)
-        found.append(one)
-    return tuple(found)
+        return found
 
 
 def recorded(measured: Sequence[Measured], accuracy: float) -> list[dict[str, Any]]:
