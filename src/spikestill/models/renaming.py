@@ -12,6 +12,7 @@ from spikestill.models import resnet
 
 __all__ = ["renamed", "stem_options"]
 
+_FIRST_BLOCK = "layer1.0.conv1.weight"
 _RULES = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
@@ -27,34 +28,44 @@ _RULES = tuple(
 """From the beginning of a name in torchvision's residual networks of basic blocks, and their many copies, to ours."""
 
 
-def renamed(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+def renamed(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """Weights under a built-in residual network's names; None where they are no such network's, or have them already.
 
     Args:
-        state: the weights under the names of torchvision.
+        found: the weights under torchvision's names, which may all have the same prefix; it is kept.
         own: those of the model that takes them.
     """
-    if "stem.conv.weight" not in own or "conv1.weight" not in state:
+    prefix = _prefix(found)
+    if prefix is None or "stem.conv.weight" not in own:
         return None
-    found = {_ours(name): value for name, value in state.items()}
-    return found if found.keys() <= own.keys() else None
+    names = {name: prefix + _ours(name.removeprefix(prefix)) for name in found if name.startswith(prefix)}
+    fits = all(name.removeprefix(prefix) in own for name in names.values())
+    return {names.get(name, name): value for name, value in found.items()} if fits else None
 
 
-def stem_options(model: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+def stem_options(model: str, found: Mapping[str, Tensor]) -> dict[str, Any]:
     """The options of a built-in residual network that the shape of its first convolution gives away.
 
     A kernel of 7 pixels is the stem for large images; under torchvision's names, a maximum pooling follows.
 
     Args:
         model: its name; any other gives no options.
-        state: the weights, under either names.
+        found: the weights, under either names.
     """
     if model not in resnet.PLANS:
         return {}
-    for name, options in (("conv1.weight", {"pooling": "max"}), ("stem.conv.weight", {})):
-        if name in state and state[name].ndim == 4 and state[name].shape[-1] == 7:
-            return {"stem": "imagenet"} | options
-    return {}
+    prefix = _prefix(found)
+    stems = [value for name, value in found.items() if name.endswith("stem.conv.weight")]
+    first = stems[0] if prefix is None and stems else found.get(f"{prefix}conv1.weight")
+    if first is None or first.shape[-1] != 7:
+        return {}
+    return {"stem": "imagenet"} | ({} if prefix is None else {"pooling": "max"})
+
+
+def _prefix(found: Mapping[str, Tensor]) -> str | None:
+    """What stands before torchvision's names; None where they are others."""
+    blocks = (name.removesuffix(_FIRST_BLOCK) for name in found if name.endswith(_FIRST_BLOCK))
+    return next((prefix for prefix in blocks if f"{prefix}conv1.weight" in found), None)
 
 
 def _ours(name: str) -> str:

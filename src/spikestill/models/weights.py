@@ -55,7 +55,7 @@ def options_of_file(model: str, path: str | Path) -> dict[str, Any]:
         InputError: for a file that cannot be read.
     """
     state, _ = _tensors(_read(Path(path)), Path(path))
-    options = stem_options(model, {name.removeprefix("module.").removeprefix("model."): state[name] for name in state})
+    options = stem_options(model, state)
     if options:
         _log.info(f"{Path(path).name} begins with a kernel of 7 pixels: {model} is built with {options}")
     return options
@@ -93,13 +93,13 @@ def fitted_weights(model: nn.Module, path: str | Path, *, num_classes: int) -> F
     content = _read(path)
     found, nest = _tensors(content, path)
     own = model.state_dict()
+    of_torchvision = renamed(found, own)
+    found = found if of_torchvision is None else of_torchvision
     prefix = _prefix(own, found)
     state = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
     outside = [name for name in found if not name.startswith(prefix)]
     auxiliary = sorted({match[1] for name in state if name not in own and (match := _AUXILIARY.match(name))})
     state = {name: value for name, value in state.items() if name in own or not _AUXILIARY.match(name)}
-    of_torchvision = renamed(state, own)
-    state = state if of_torchvision is None else of_torchvision
     _refuse_other_names(path, own, state)
     summed = _summed_over_channels(model, state)
     state |= summed

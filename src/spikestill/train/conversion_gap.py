@@ -26,7 +26,7 @@ from spikestill.types import InputError
 
 __all__ = ["what_costs"]
 
-_log = logging.getLogger("spikestill.train")
+_log = logging.getLogger("spikestill")
 
 _FAR = 0.03
 """From which share of the validation images on a conversion is far below its ANN."""

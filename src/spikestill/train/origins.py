@@ -19,7 +19,7 @@ from spikestill.train.teachers import Scaled, Teacher
 
 __all__ = ["Measured", "Meter", "Origin", "is_near_chance", "origins_of", "recorded"]
 
-_log = logging.getLogger("spikestill.train")  # not "spikestill": what is said here stands in the result
+_log = logging.getLogger("spikestill")
 
 _MOST_ABOVE_CHANCE = 0.1
 _DOUBT = 0.05
