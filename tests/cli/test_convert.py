@@ -101,14 +101,12 @@ def test_a_file_needs_its_model_and_data(missing: str, tmp_path: Path, capsys: p
     torch.save(small().state_dict(), path)
     given = {"model": f"--model=python:{HERE}:small", "data": "--data=digits"}
     assert main(["convert", str(path), *(word for name, word in given.items() if name != missing)]) == 2
-    assert (
-        capsys.readouterr().err
-        == {
-            "model": f"spikestill: {path} holds weights alone: name their architecture with --model, as in --model resnet18 "
-            "or --model python:PACKAGE.MODULE:FUNCTION\n",
-            "data": f"spikestill: {path} does not say on which data: name them with --data (see `spikestill list datasets`)\n",
-        }[missing]
-    )
+    expected = {
+        "model": "holds weights alone: name their architecture with --model, as in --model resnet18 or --model "
+        "python:PACKAGE.MODULE:FUNCTION",
+        "data": "does not say on which data: name them with --data (see `spikestill list datasets`)",
+    }
+    assert capsys.readouterr().err == f"spikestill: {path} {expected[missing]}\n"
 
 
 def test_a_run_knows_its_model_and_pixels_of_another_scale_name_the_way_out(
