@@ -7,7 +7,7 @@ import yaml
 
 from spikestill.data import Augmentation
 from spikestill.recipes import AnnRecipe, Anytime, DistillRecipe, Objective, as_mapping, from_mapping, load, presets
-from spikestill.recipes.loading import differences, overlaid
+from spikestill.recipes.loading import differences
 from spikestill.types import InputError
 
 OF_LASNN = ["lasnn", "hybrid", "hybrid-distillation", "conversion", "calibration", "diet-snn", "qcfs"]
@@ -181,17 +181,6 @@ def test_differences_leave_out_what_has_no_meaning_and_know_the_defaults() -> No
     older = {name: value for name, value in stored.items() if name not in ("max_pool", "stages")}
     older["optimiser"] = {name: value for name, value in stored["optimiser"].items() if name != "nesterov"}
     assert differences(recipe, older) == ["stages"]
-
-
-def test_overlaid_nests_what_the_schema_nests_and_replaces_the_rest() -> None:
-    fields = {"optimiser": {"lr": 1, "name": "sgd"}, "model_options": {"bias": False}, "epochs": 3}
-    over = {"optimiser": {"lr": 2}, "model_options": {"dropout": 0.2}}
-    assert overlaid(AnnRecipe, fields, over) == {
-        "optimiser": {"lr": 2, "name": "sgd"},
-        "model_options": {"dropout": 0.2},
-        "epochs": 3,
-    }
-    assert fields["optimiser"] == {"lr": 1, "name": "sgd"}
 
 
 def test_spike_distillation_needs_a_teacher_that_spikes() -> None:

@@ -26,6 +26,7 @@ from spikestill.dynamics import Term, normalise
 from spikestill.graph.sequence import SequenceRun, Signal
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF
+from spikestill.progress import tracked
 from spikestill.types import InputError
 
 __all__ = ["best_thresholds", "calibrate", "correct_biases"]
@@ -154,7 +155,7 @@ def correct_biases(work: Conversion, timesteps: int, units: Mapping[str, Scale])
         for node in list(neuron_nodes(work.body)):
             _add_to_current(work.body, node, corrections[str(node.target)])
         return
-    for node in list(neuron_nodes(work.body)):
+    for node in tracked(list(neuron_nodes(work.body)), "correcting the layers", unit="layers"):
         error = _mean_error(work, node, timesteps, activations, units)
         _add_to_current(work.body, node, _by_channels(error))
 
@@ -193,7 +194,7 @@ def _value(term: Term) -> Tensor:
 
 def _correct_potentials(work: Conversion, timesteps: int, units: Mapping[str, Scale]) -> None:
     activations = _mean_activations(work)
-    for node in list(neuron_nodes(work.body)):
+    for node in tracked(list(neuron_nodes(work.body)), "correcting the layers", unit="layers"):
         neuron = work.neuron(str(node.target))
         start = 0.0 if neuron.initial is None else neuron.initial
         neuron.set_initial(start + timesteps * _mean_error(work, node, timesteps, activations, units))

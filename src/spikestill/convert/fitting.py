@@ -25,6 +25,7 @@ from spikestill.convert.scaling import is_weighted
 from spikestill.convert.values import mean_in_time, up_to
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF, clip_floor_shift
+from spikestill.progress import tracked
 
 __all__ = ["Segment", "fit_weights", "segment_before"]
 
@@ -77,7 +78,8 @@ def fit_weights(
         units: by neuron layer, what of the ANN's current a current of 1 stands for.
         rounds: whether neurons start at half of their threshold, so that rates are rounded, not cut off.
     """
-    for end, wanted, shown, unit in _fitted(work, timesteps, units, rounds):
+    layers = tracked(_fitted(work, timesteps, units, rounds), "fitting the layers", len(work.activations) + 1, "layers")
+    for end, wanted, shown, unit in layers:
         segment = segment_before(work.body, end)
         if segment is None:
             continue

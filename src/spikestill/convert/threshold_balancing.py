@@ -24,6 +24,7 @@ from spikestill.convert.values import (
     steps_of,
 )
 from spikestill.graph.trace import calls
+from spikestill.progress import Progress
 from spikestill.types import InputError
 
 __all__ = ["balance_thresholds"]
@@ -127,6 +128,7 @@ def _balanced(
     """The thresholds, found on a copy of the graph: ``factor`` will change the scales of everything after."""
     work = dataclasses.replace(given, body=copy.deepcopy(given.body))
     found: dict[str, float] = {}
+    progress = Progress("balancing the thresholds", len(balanced), "layers")
 
     def balance(name: str, node: fx.Node, current: float) -> float:
         neuron = work.neuron(name)
@@ -141,6 +143,7 @@ def _balanced(
             )
             found[name] = min(require_positive(name, largest, "current"), work.ceiling(name) / current)
             neuron.set_threshold(found[name])
+            progress.show(len(found))
         return current * neuron.threshold.item()
 
     rescale(work.body, balance, input_scale=work.input_scale, align=align)

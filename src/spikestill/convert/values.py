@@ -14,6 +14,7 @@ from spikestill.convert.scales import Scale, by_channel
 from spikestill.graph.sequence import SequenceRun
 from spikestill.graph.trace import calls, module_of
 from spikestill.nn import LIF, Direct, Poisson
+from spikestill.progress import tracked
 from spikestill.types import InputError
 
 __all__ = [
@@ -43,7 +44,7 @@ STEPS_AT_ONCE = 16
 def for_each_activation(work: Conversion, show: Callable[[str, Tensor], None]) -> None:
     """Show every activation of the ANN, by its neuron layer's name, for one calibration batch after another."""
     watched = {node: name for name, node in work.activations.items()}
-    for images in work.images:
+    for images in tracked(work.images, "reading the ANN's activations"):
         _Watched(work.ann, watched, show).run(images)
 
 

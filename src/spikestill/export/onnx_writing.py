@@ -23,6 +23,7 @@ from spikestill.files import write_atomically
 from spikestill.graph import SpikingNetwork, trace
 from spikestill.graph.trace import module_of, shape_of
 from spikestill.nn import LIF, Direct
+from spikestill.progress import tracked
 from spikestill.types import InputError
 
 __all__ = ["Predictions", "replay_onnx", "to_onnx"]
@@ -112,9 +113,13 @@ def replay_onnx(path: str | Path, snn: SpikingNetwork, images: Tensor) -> Predic
     with torch.no_grad():
         encoded = snn.encoder(images, snn.timesteps)
         sequence = encoded.expand(snn.timesteps, *encoded.shape[1:])
-        wanted = SpikingNetwork(snn.body, timesteps=snn.timesteps, encoder=Events()).eval()(sequence).cpu()
-    given = encoded[0] if isinstance(snn.encoder, Direct) else encoded
-    logits = torch.from_numpy(session.run(["logits"], {"images": given.cpu().numpy()})[0])
+        bare = SpikingNetwork(snn.body, timesteps=snn.timesteps, encoder=Events()).eval()
+        found: list[tuple[Tensor, Tensor]] = []
+        for one in tracked(sequence.split(1, dim=1), "replaying", unit="images"):
+            given = one[0] if isinstance(snn.encoder, Direct) else one
+            by_file = session.run(["logits"], {"images": given.cpu().numpy()})[0]
+            found.append((torch.from_numpy(by_file), bare(one).cpu()))
+    logits, wanted = (torch.cat(part) for part in zip(*found, strict=True))
     differing = int((logits.argmax(1) != wanted.argmax(1)).sum())
     return Predictions(differing, len(wanted), float((logits - wanted).abs().max()))
 

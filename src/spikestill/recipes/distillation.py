@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ _SHARED_BY_STAGES = (
     "data",
     "data_dir",
     "image_size",
+    "mean",
+    "std",
     "skip_corrupt",
     "workers",
     "limit_train",
@@ -161,13 +163,15 @@ class DistillRecipe(Recipe):
 
     def _training(self, name: Literal["teacher", "source"], fields: dict[str, Any]) -> AnnRecipe:
         from spikestill.recipes.loading import from_mapping
+        from spikestill.recipes.overlay import overlaid
 
         known = {entry: getattr(self, entry) for entry in _SHARED_BY_STAGES} | {"method": f"{self.method}-{name}"}
         known["events"] = replace(self.events, frames=self.event_frames)
         if name == "source":
             known |= {"model": self.student, "width": self.width, "model_options": self.model_options}
             known |= {"pixel_scale": self.pixels}
-        recipe = from_mapping(AnnRecipe, known | fields)
+        known = {entry: asdict(value) if is_dataclass(value) else value for entry, value in known.items()}  # type: ignore[arg-type]
+        recipe = from_mapping(AnnRecipe, overlaid(AnnRecipe, known, fields))
         beside = Path(self.folder).parent / Path(recipe.folder).name
         return recipe if recipe.out is not None else replace(recipe, out=str(beside))
 

@@ -84,7 +84,7 @@ class NetworkDescription:
     def of(cls, recipe: Recipe, data: DataSet) -> NetworkDescription:
         """The network that ``recipe`` trains on ``data``."""
         spiking = None
-        mean, std = data.mean, data.std
+        mean, std = recipe.mean or data.mean, recipe.std or data.std
         if isinstance(recipe, DistillRecipe):
             spiking = Spiking(
                 neuron=recipe.neuron,

@@ -315,7 +315,9 @@ class DistillLearner(Learner):
         looked_into = self._teacher_taps or self._teacher_gradients or isinstance(teacher, SpikingNetwork)
         if teacher is None or looked_into or self.batches.varies or not self.batches.holds_images:
             return
-        self.batches.accompany(lambda images: self._asked(teacher, self.laid_out(images)).logits)
+        self.batches.accompany(
+            lambda images: self._asked(teacher, self.laid_out(images)).logits, "caching the teacher's logits"
+        )
 
     def losses(  # noqa: D102
         self, images: Tensor, labels: Tensor, *known: Tensor

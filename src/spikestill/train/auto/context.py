@@ -17,7 +17,7 @@ from spikestill.runs import Run, read_weights
 from spikestill.train.auto.ann import DescriptionInHand, GivenAnn
 from spikestill.train.auto.settings import Settings
 from spikestill.train.callbacks import best_weights_file
-from spikestill.train.guidance import guided_learner, initial_student
+from spikestill.train.guidance import find_start, guided_learner, initial_student
 from spikestill.train.learner import DistillLearner
 from spikestill.train.loaders import make_batches
 from spikestill.train.loop import execute
@@ -71,8 +71,9 @@ class Context:
         data = data or self.ann.limited(recipe)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            teacher = Teacher(self.ann.network, data.mean, data.std)
-            return initial_student(recipe, data, self.description(recipe, data), teacher, self.device)
+            description = self.description(recipe, data)
+            start = find_start(recipe, data, description) or Teacher(self.ann.network, data.mean, data.std)
+            return initial_student(recipe, data, description, start, self.device)
 
     def trained(self, recipe: DistillRecipe, run: Run) -> SpikingNetwork:
         """The student with the weights that validation chose; its run need not be finished."""

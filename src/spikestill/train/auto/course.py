@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from spikestill.data import duration
+from spikestill.progress import duration
 from spikestill.recipes import DistillRecipe
 from spikestill.train.auto.candidates import Candidate, conversions, random_start, starts, training_fields
 from spikestill.train.auto.context import Context
