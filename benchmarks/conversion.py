@@ -121,14 +121,14 @@ def digits_case(name: str, seed: int) -> Case:
     return Case(f"{name}, seed {seed}", ann, calibration, images[1097:], labels[1097:])
 
 
-def run_case(folder: str, data: str, images: int, data_dir: str | None = None) -> Case:
+def run_case(folder: str, data: str, images: int) -> Case:
     """The ANN of a run folder, calibrated on training images and measured on the first test images."""
     from spikestill.recipes import NetworkDescription
     from spikestill.runs import Run
 
     run = Run.open(folder)
     description = NetworkDescription.of_run(run)
-    found = load(data, *([data_dir] if data_dir else []))
+    found = load(data)
 
     def some(samples: Any, count: int) -> tuple[Tensor, Tensor]:
         part = samples.subset(torch.arange(min(count, len(samples))))

@@ -129,8 +129,8 @@ def _to_node(path: str, neuron: LIF) -> nn.Module:
         raise InputError(f"'{path}' has the order {neuron.rule.order}; SpikingJelly has reset-then-leak alone")
     if neuron.initial is not None and not _starts_half_way(neuron):
         raise InputError(
-            f"'{path}' starts from a potential of its own; SpikingJelly's neurons start at rest or, IF with soft reset, "
-            "at half a threshold"
+            f"'{path}' starts from a potential of its own; SpikingJelly's start at rest or, IF with soft reset, at "
+            "half a threshold"
         )
     name = next((name for name, kind in _SURROGATES.items() if isinstance(neuron.rule.surrogate, kind)), None)
     if name is None:
