@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 
 from spikestill.graph.ops import DROPOUTS, LAYERS, depends_on_input, operation_of
 from spikestill.graph.trace import module_of
-from spikestill.nn import LIF
+from spikestill.nn import LIF, MaxGate
 
 __all__ = [
     "CONCATENATIONS",
@@ -85,7 +85,7 @@ def is_activation(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 def is_max_pool(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node takes maxima over windows."""
-    return _kind(node) == "maximum"
+    return _kind(node) == "maximum" or isinstance(module_of(traced, node), MaxGate)
 
 
 def is_dropout(traced: fx.GraphModule, node: fx.Node) -> bool:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from spikestill.nn import StochasticDepth
 
-__all__ = ["DROPOUTS", "LAYERS", "OPERATIONS", "Operation", "depends_on_input", "operation_of"]
+__all__ = ["DROPOUTS", "FUNCTIONS", "LAYERS", "OPERATIONS", "Operation", "depends_on_input", "operation_of"]
 
 Kind = Literal["linear", "product", "quotient", "activation", "maximum", "size"]
 
@@ -98,6 +98,9 @@ LAYERS: tuple[type[nn.Module], ...] = (
 
 DROPOUTS: tuple[type[nn.Module], ...] = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, StochasticDepth)
 """What drops values in training, and passes them on in evaluation."""
+
+FUNCTIONS = {row.name: row.function for row in OPERATIONS}
+"""The function of every operation, by its name."""
 
 _BY_FUNCTION = {row.function: row for row in OPERATIONS}
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from spikestill.graph.check import examine
 from spikestill.graph.network import Gradient, SpikingNetwork
-from spikestill.graph.ops import OPERATIONS, operation_of
+from spikestill.graph.ops import FUNCTIONS, Operation, operation_of
 from spikestill.graph.operations import is_activation, is_max_pool, is_module
-from spikestill.graph.trace import calls, scope_of, trace
-from spikestill.nn import LIF, Direct, Encoder
+from spikestill.graph.trace import calls, module_of, scope_of, trace
+from spikestill.nn import LIF, Direct, Encoder, MaxGate
 from spikestill.types import InputError
 
-__all__ = ["to_spiking"]
+__all__ = ["MaxPool", "gate_maxima", "to_spiking"]
+
+MaxPool = Literal["keep", "gate", "average"]
+"""What becomes of max pooling: the maximum of every step's spikes, the maximum of rates (``MaxGate``), or the mean."""
 
 
 def to_spiking(
@@ -28,7 +31,7 @@ def to_spiking(
     encoder: Encoder | None = None,
     gradient: Gradient = "rate",
     recompute: bool = False,
-    max_pool: Literal["keep", "average"] = "keep",
+    max_pool: MaxPool = "keep",
 ) -> SpikingNetwork:
     """The spiking network of an ANN, which itself stays as it is.
 
@@ -40,7 +43,8 @@ def to_spiking(
         encoder: by default ``Direct()``.
         gradient: "rate" for rate-based backpropagation, "bptt" for backpropagation through time.
         recompute: save memory for a second forward pass in training (see ``SpikingNetwork``).
-        max_pool: "average" puts average pooling in the place of every maximum.
+        max_pool: "keep" takes the maximum of each step's spikes; "gate" passes on the spikes of the most active input
+            of a window, so that its rate is the maximum of the rates; "average" takes the mean instead.
 
     Returns:
         A network whose ``body`` has the ANN's modules under their own names (so the ANN's ``state_dict`` fits), and the
@@ -50,8 +54,8 @@ def to_spiking(
     Raises:
         InputError: if the model cannot be traced, or an operation in it cannot spike: by module name, with the reason.
     """
-    if max_pool not in ("keep", "average"):
-        raise InputError(f"max_pool must be 'keep' or 'average', not {max_pool!r}")
+    if max_pool not in get_args(MaxPool):
+        raise InputError(f"max_pool must be 'keep', 'gate' or 'average', not {max_pool!r}")
     body = copy.deepcopy(trace(ann, input_shape))
     examine(body, type(ann).__name__).raise_if_refused()
     template = neuron or LIF()
@@ -59,11 +63,13 @@ def to_spiking(
     own = {scope_of(node)[-1] for node in calls(body.graph) if is_activation(body, node) and is_module(body, node)}
     for node in list(calls(body.graph)):
         if is_activation(body, node):
-            path = _free_name(body, node, taken, own)
+            path = _free_name(body, node, taken, own, "relu")
             taken.add(path)
             _replace(body, node, path, copy.deepcopy(template))
         elif max_pool == "average" and is_max_pool(body, node):
             _average(node)
+    if max_pool == "gate":
+        gate_maxima(body)
     body.graph.lint()
     body.delete_all_unused_submodules()
     body.recompile()
@@ -72,14 +78,41 @@ def to_spiking(
     )
 
 
-def _free_name(body: fx.GraphModule, node: fx.Node, taken: set[str], own: set[str]) -> str:
+def gate_maxima(body: fx.GraphModule) -> None:
+    """Put a maximum over time (``MaxGate``) in the place of every max pooling, in place."""
+    taken: set[str] = set()
+    for node in list(calls(body.graph)):
+        if is_max_pool(body, node) and not isinstance(module_of(body, node), MaxGate):
+            path = _free_name(body, node, taken, set(), "pool")
+            taken.add(path)
+            _replace(body, node, path, MaxGate(_Pooling(_row_of(node).name, node.args[1:])))
+    body.recompile()
+
+
+class _Pooling(nn.Module):
+    """A pooling, by the name of its operation, with its arguments."""
+
+    def __init__(self, name: str, args: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.name, self.args = name, args
+
+    def forward(self, values: Tensor) -> Tensor:
+        pooled: Tensor = FUNCTIONS[self.name](values, *self.args)
+        return pooled
+
+    def extra_repr(self) -> str:
+        return f"{self.name}{self.args}"
+
+
+def _free_name(body: fx.GraphModule, node: fx.Node, taken: set[str], own: set[str], kind: str) -> str:
     """The node's module path, or a name for a functional call in its scope; numbered from 2 where that is taken.
 
     Args:
-        taken: the names of other neurons.
+        taken: the names of other modules that were put in.
         own: the paths of modules, each of which is free for the first call of that module.
+        kind: the name that a function gets.
     """
-    path = scope_of(node)[-1] if is_module(body, node) else ".".join([*scope_of(node)[-1:], "relu"])
+    path = scope_of(node)[-1] if is_module(body, node) else ".".join([*scope_of(node)[-1:], kind])
     others = {name for name, _ in body.named_modules()} | taken | (own - ({path} if is_module(body, node) else set()))
     name, number = path, 1
     while name in others:
@@ -100,14 +133,18 @@ def _replace(body: fx.GraphModule, node: fx.Node, path: str, module: nn.Module) 
 
 def _average(node: fx.Node) -> None:
     """Make a maximum over windows the mean over the same ones."""
-    row = operation_of(node)
-    assert row is not None
-    rows = {other.name: other.function for other in OPERATIONS}
-    if row.name.startswith("adaptive"):
-        node.target = rows[row.name.replace("max", "avg")]
+    name = _row_of(node).name
+    node.target = FUNCTIONS[name.replace("max", "avg")]
+    if name.startswith("adaptive"):
         return
     signal, kernel, stride, padding, dilation, ceil_mode = node.args
     if any(step != 1 for step in dilation):  # type: ignore[union-attr]
-        raise InputError(f"max_pool='average' cannot replace the dilated pooling at '{(scope_of(node) or ['(model)'])[-1]}'")
-    node.target = rows[row.name.replace("max", "avg")]
+        where = (scope_of(node) or ["(model)"])[-1]
+        raise InputError(f"max_pool='average' cannot replace the dilated pooling at '{where}'")
     node.args = (signal, kernel, stride, padding, ceil_mode, False)
+
+
+def _row_of(node: fx.Node) -> Operation:
+    row = operation_of(node)
+    assert row is not None
+    return row

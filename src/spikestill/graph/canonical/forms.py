@@ -156,11 +156,11 @@ def unflatten(call: Call, input: Any, dim: int, sizes: Any) -> Any:  # noqa: A00
 
 def squeeze(call: Call, input: Any, *dim: Any) -> Any:  # noqa: A002
     axes = call.axes(input, call.flat(dim)) if dim else ()
-    return _reshaped(call, input, 0 not in axes, None)
+    return _reshaped(call, input, 0 not in axes, (-1, *call.shape(call.node)[1:]))
 
 
 def unsqueeze(call: Call, input: Any, dim: int) -> Any:  # noqa: A002
-    return _reshaped(call, input, dim % (len(call.shape(input)) + 1) > 0, None)
+    return _reshaped(call, input, dim % (len(call.shape(input)) + 1) > 0, (1, -1, *call.shape(input)[1:]))
 
 
 def _reshaped(call: Call, signal: Any, keeps_images: bool, sizes: Any, as_written: Form | None = None) -> Any:

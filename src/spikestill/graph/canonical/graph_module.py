@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from spikestill.graph.ops import OPERATIONS
+from spikestill.graph.ops import FUNCTIONS, OPERATIONS
 
 __all__ = ["TracedModule"]
 
@@ -63,7 +63,6 @@ class _NodeName(str):
     __slots__ = ()
 
 
-_FUNCTIONS = {row.name: row.function for row in OPERATIONS}
 _NAMES = {row.function: row.name for row in OPERATIONS}
 
 
@@ -113,7 +112,7 @@ def _rebuilt(name: str, state: dict[str, Any], nodes: list[tuple[Any, ...]]) -> 
         return type(item)(map(restored, item)) if isinstance(item, tuple | list) else item
 
     for op, own, target, args, kwargs, meta in nodes:
-        function = _FUNCTIONS[target[1]] if isinstance(target, tuple) else target
+        function = FUNCTIONS[target[1]] if isinstance(target, tuple) else target
         node = graph.create_node(op, function, restored(args), restored(kwargs), name=own)
         node.meta = dict(meta)
         made[own] = node
