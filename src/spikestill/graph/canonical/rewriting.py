@@ -81,6 +81,8 @@ class Rewriting:
         node.meta["written"] = name if node.op == "call_module" else as_module or name
         node.meta["is_module"] = node.op == "call_module" or as_module is not None
         node.meta["in_place"] = self._in_place(node, str(name))
+        if as_module is not None and node.op != "call_module":
+            node._rename(str(stack[-1][0]))  # as a call of that module would be named
 
     def _in_place(self, node: fx.Node, name: str) -> bool:
         if node.op == "call_module":
@@ -198,6 +200,7 @@ class Rewriting:
     def _become_module(self, node: fx.Node, path: str) -> None:
         signal = node.args[0] if node.args else node.kwargs["input"]
         node.op, node.target, node.args, node.kwargs = "call_module", path, (signal,), {}
+        node._rename(path)
 
     def _trains(self, node: fx.Node) -> bool:
         return self.model.get_submodule(scope_path(node)).training
