@@ -1,9 +1,9 @@
 """Events of images by a simulated camera: ``digits-events`` and ``images-events:DATA``.
 
-Every image is recorded once, in a file of its own in AEDAT4, in a folder for each class: the layout of CIFAR10-DVS. Files
-are then read like those of any recording. A file's name is the hash of the pixels that the camera saw, and the folder's
-name that of the camera's parameters, so the order of the images, a share of them or other parameters never lead to a
-file that belongs to something else.
+Every image is recorded once, in a file of its own in AEDAT4, in a folder for each class: the layout of CIFAR10-DVS.
+Files are then read like those of any recording. The name of a file is the hash of the pixels that the camera saw, and
+that of the folder the hash of the parameters, so neither the order of the images nor a share of them nor other
+parameters lead to a file that belongs to something else.
 """
 
 from __future__ import annotations
