@@ -35,7 +35,7 @@ PARTS = {
 
 _GRACE = 20.0
 """Seconds that a part may take longer than its share, to end what it has begun."""
-_NEEDED = ("torch", "numpy", "yaml", "safetensors", "pyarrow", "PIL", "spikingjelly", "pytest", "hypothesis")
+_NEEDED = ("torch", "numpy", "yaml", "triton", "pyarrow", "PIL", "spikingjelly", "loguru", "pytest", "hypothesis")
 """Packages that some part imports; those that are missing are recorded at the start."""
 
 

@@ -272,7 +272,8 @@ def _ready(contestant: Contestant, task: str) -> Callable[[], object]:
 def _memory(job: Job) -> None:
     """Peak memory of a training step against T."""
     names = ["spikestill-rate", "spikestill-rate-recomputed", "spikestill-bptt", "spikingjelly", "two-pass"]
-    for network, timesteps in itertools.product(("vgg", "resnet18"), (2, 3) if job.toy else (4, 8, 16, 32)):
+    sizes = [("vgg", 2), ("vgg", 3)] if job.toy else list(itertools.product(networks.NETWORKS, (4, 8, 16, 32)))
+    for network, timesteps in sizes:
         setting = job.setting(network, timesteps)
         ann = networks.create(setting)
         for name in names:

@@ -30,7 +30,8 @@ __all__ = ["EventCamera", "record"]
 _LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601)."""
 _LEVELS = 4096
-"""Intensities are rounded to this many, whose logarithms are a table: the same recording on every machine."""
+"""Intensities are rounded to this many, whose logarithms are a table of rounded numbers: processors differ in the last
+digits of a logarithm, which then moves no event."""
 _STEP = 0.5
 """Pixels by which the image moves between two samples; in between, the logarithm is interpolated linearly."""
 _LEAST_THRESHOLD = 0.25
