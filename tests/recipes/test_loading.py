@@ -205,3 +205,26 @@ def test_the_presets_of_one_data_set_have_its_papers_settings(name: str) -> None
     assert (recipe.timesteps, recipe.gradient, *optimiser, recipe.batch_size, recipe.epochs) == papers[data]
     assert recipe.augmentation.flip
     assert recipe.event_frames == (10 if data == "cifar10-dvs" else None)
+
+
+@pytest.mark.parametrize(
+    ("data", "mirrors", "folder"),
+    [
+        ("digits-events", False, "runs/labels-only-digits-events-vgg5-s0"),
+        ("images-events:digits", False, "runs/labels-only-images-events-digits-vgg5-s0"),
+        ("images-events:cifar10", True, "runs/labels-only-images-events-cifar10-vgg5-s0"),
+        ("images-events:parquet:x/hub/", True, "runs/labels-only-images-events-hub-vgg5-s0"),
+    ],
+)
+def test_simulated_events_are_taken_for_events(data: str, mirrors: bool, folder: str) -> None:
+    recipe = load(DistillRecipe, "labels-only", [f"--data={data}", "--student=vgg5", "--timesteps=10"])
+    assert recipe.encoder.name == "events"
+    assert (recipe.augmentation.crop, recipe.augmentation.roll, recipe.augmentation.flip) == (0, 5, mirrors)
+    assert recipe.event_frames == 10
+    assert recipe.folder == folder
+
+
+@pytest.mark.parametrize("data", ["images-events:cifr10", "images-events:", "digits-event"])
+def test_unknown_images_of_simulated_events_are_named(data: str) -> None:
+    with pytest.raises(InputError, match=f"unknown data set '{data.removeprefix('images-events:') or data}'"):
+        load(DistillRecipe, "labels-only", [f"--data={data}", "--student=vgg5"])

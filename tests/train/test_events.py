@@ -218,3 +218,34 @@ def test_what_it_did_is_recorded(student: Callable[..., DistillRecipe], teacher:
     assert found.attention
     assert found.raster
     assert write_page([str(run.folder)]).is_file()
+
+
+@pytest.mark.slow
+def test_a_student_learns_from_simulated_events_at_ten_steps(tmp_path: Path) -> None:
+    """Teacher on the merged frames first, then the student, one time step for each of ten frames."""
+    fields = {
+        "method": "blockwise",
+        "data": "digits-events",
+        "data_dir": str(tmp_path / "data"),
+        "image_size": 16,
+        "student": "vgg5",
+        "width": 0.25,
+        "timesteps": 10,
+        "gradient": "rate",
+        "batch_size": 32,
+        "epochs": 4,
+        "limit_train": 600,
+        "augmentation": {"crop": 0, "roll": 1},
+        "objectives": [{"name": "cross-entropy"}, {"name": "logits"}, {"name": "blockwise"}],
+        "optimiser": {"name": "adamw", "lr": 0.003},
+        "stages": {"teacher": {"model": "vgg5", "width": 0.25, "epochs": 4}},
+        "device": "cpu",
+        "out": str(tmp_path / "student"),
+    }
+    run = train(load(DistillRecipe, fields))
+    result = run.read_json("result.json")
+    assert list(result["test_accuracy_by_timestep"]) == [str(step) for step in range(1, 11)]
+    assert result["test_accuracy"] > 0.5
+    assert result["images"] == {"train": 600, "validation": 144, "test": 360}
+    assert any("split: that of digits" in note for note in result["data_notes"])
+    assert evaluate(run.folder)["accuracy_by_timestep"]["10"] == result["test_accuracy"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, fx
 
@@ -32,24 +34,30 @@ def balance_locally(work: Conversion, passes: int = 4, by: By = "channel", start
     """
     require_soft_reset(work, "balance-locally")
     checked_start(start)
-    set_thresholds(work, local_thresholds(work, passes, by))
+    if passes < 1:
+        raise InputError(f"passes must be at least 1, not {passes}")
+    (thresholds,) = local_thresholds(work, [passes], checked_by(by))
+    set_thresholds(work, thresholds)
     start_neurons(work, start)
 
 
-def local_thresholds(work: Conversion, passes: int, by: By) -> dict[str, Scale]:
-    """By neuron layer, its thresholds in the ANN's unit after that many passes over the calibration batches."""
-    if passes < 1:
-        raise InputError(f"passes must be at least 1, not {passes}")
-    checked_by(by)
-    run = _Clipping(work, by)
-    for _ in range(passes):
+def local_thresholds(work: Conversion, passes: Sequence[int], by: By) -> list[dict[str, Scale]]:
+    """By neuron layer, its thresholds in the ANN's unit after each of some numbers of passes over the images.
+
+    Args:
+        work: the conversion.
+        passes: rising numbers, at least 1.
+        by: one threshold a "channel" or a "layer".
+
+    Raises:
+        InputError: for a layer that no calibration image drives.
+    """
+    run, found = _Clipping(work, by), []
+    for number in range(1, passes[-1] + 1):
         for images in work.images:
             run.run(images)
-    found: dict[str, Scale] = {}
-    for name, values in run.thresholds.items():
-        alive_values = alive(name, values, "activation")
-        feature = run.features[name]
-        found[name] = by_channel(alive_values, feature) if by == "channel" else alive_values.item()
+        if number in passes:
+            found.append({name: run.scale(name) for name in run.thresholds})
     return found
 
 
@@ -62,6 +70,11 @@ class _Clipping(fx.Interpreter):
         self._by = by
         self.thresholds: dict[str, Tensor] = {}
         self.features: dict[str, tuple[int, ...]] = {}
+
+    def scale(self, name: str) -> Scale:
+        """The threshold of a layer now, as a scale of its feature."""
+        values = alive(name, self.thresholds[name], "activation")
+        return by_channel(values, self.features[name]) if self._by == "channel" else values.item()
 
     def run_node(self, n: fx.Node) -> Tensor:
         """The value of a node; an activation's is clipped."""

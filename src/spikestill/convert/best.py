@@ -27,6 +27,7 @@ _MANY_STEPS = 16
 """Beyond so many time steps rates are fine enough for thresholds that clip hardly anything: fewer candidates do, and
 what is left of a layer's error is too small to be worth a correction."""
 _GRID = 40
+_LEAST_SQUARES, _CORRECTED = "least squares", ", biases corrected"
 _VALUES_A_CANDIDATE = 2**28
 """How many values a network may compute to score one candidate: of a large network at many steps, on fewer images."""
 _FEWEST_IMAGES = 64
@@ -84,7 +85,7 @@ def best(
             for first, score in _scores(trial, scored, wanted, steps).items():
                 scores[candidate.name, first] = scores.get((candidate.name, first), 0.0) + score / folds
     name, first = min(scores, key=scores.__getitem__)
-    chosen = next(one for one in _candidates(work, steps, by, start) if one.name == name)
+    (chosen,) = _candidates(work, steps, by, start, only=name)
     _make(work, chosen, steps, start)
     ordered = sorted(scores.items(), key=lambda item: item[1])
     work.notes["chosen"] = name
@@ -111,20 +112,31 @@ def _batches(images: Tensor, size: int = 64) -> list[Tensor]:
     return list(images.split(size))
 
 
-def _candidates(work: Conversion, timesteps: int, by: By, start: Start) -> Iterator[Candidate]:
+def _candidates(work: Conversion, timesteps: int, by: By, start: Start, only: str | None = None) -> Iterator[Candidate]:
+    """All candidates, or the one of a name."""
     is_long = timesteps > _MANY_STEPS
-    percentiles = _PERCENTILES[-3:] if is_long else _PERCENTILES
-    made: dict[str, Mapping[str, Scale]] = {
-        f"percentile {percentile:g}": found
-        for percentile, found in zip(percentiles, all_percentiles(work, percentiles, by), strict=True)
-    }
-    made["least squares"] = best_thresholds(work, timesteps, _GRID, by, start)
-    for passes in _PASSES[-1:] if is_long else _PASSES:
-        made[f"balanced locally, {passes} passes"] = local_thresholds(work, passes, by)
-    for name, thresholds in made.items():
-        yield Candidate(name, thresholds, False)
-        if not is_long:
-            yield Candidate(f"{name}, biases corrected", thresholds, True)
+    for name, thresholds in _thresholds(work, timesteps, by, start, is_long, only):
+        for candidate in (Candidate(name, thresholds, False), Candidate(f"{name}{_CORRECTED}", thresholds, True)):
+            if candidate.name == only or (only is None and not (is_long and candidate.corrects)):
+                yield candidate
+
+
+def _thresholds(
+    work: Conversion, timesteps: int, by: By, start: Start, is_long: bool, only: str | None
+) -> Iterator[tuple[str, Mapping[str, Scale]]]:
+    """The thresholds of all candidates by name, or those of one."""
+    wanted = None if only is None else only.removesuffix(_CORRECTED)
+    percentiles = {f"percentile {value:g}": value for value in (_PERCENTILES[-3:] if is_long else _PERCENTILES)}
+    passes = {f"balanced locally, {number} passes": number for number in (_PASSES[-1:] if is_long else _PASSES)}
+    if wanted is not None:
+        percentiles = {name: value for name, value in percentiles.items() if name == wanted}
+        passes = {name: number for name, number in passes.items() if name == wanted}
+    if percentiles:
+        yield from zip(percentiles, all_percentiles(work, list(percentiles.values()), by), strict=True)
+    if wanted in (None, _LEAST_SQUARES):
+        yield _LEAST_SQUARES, best_thresholds(work, timesteps, _GRID, by, start)
+    if passes:
+        yield from zip(passes, local_thresholds(work, list(passes.values()), by), strict=True)
 
 
 def _make(work: Conversion, candidate: Candidate, timesteps: int, start: Start) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from spikestill.data import EVENT_DATA
+from spikestill.data import EVENT_DATA, is_event_data
 from spikestill.recipes.parts import (
     Anytime,
     Conversion,
@@ -190,7 +190,7 @@ class DistillRecipe(Recipe):
         if self.teacher is not None and not self.needs_teacher:
             yield "a teacher is given, but no objective and no initialisation uses it"
         if self.encoder.name == "events":
-            if self.data not in EVENT_DATA and not self.student.startswith("custom:"):
+            if not is_event_data(self.data) and not self.student.startswith("custom:"):
                 yield f"encoder events needs data of events ({' or '.join(EVENT_DATA)}), not {self.data}"
             if self.events.frames not in (None, self.timesteps):
                 yield f"events.frames must be timesteps ({self.timesteps}) or left out, not {self.events.frames}"

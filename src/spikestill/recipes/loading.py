@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origi
 
 import yaml
 
-from spikestill.data import EVENT_DATA
+from spikestill.data import is_event_data, shown_images
 from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.names import presets
 from spikestill.recipes.overlay import mappings_among, overlaid
@@ -204,8 +204,9 @@ def _suited_to(data: str, kind: type[Recipe]) -> dict[str, Any]:
         return {"augmentation": {"crop": 1, "flip": False}}
     if data == "imagenet":
         return {"augmentation": {"crop": 0, "resized_crop": 0.08, "flip": True}}
-    if data in EVENT_DATA:
-        suited: dict[str, Any] = {"augmentation": {"crop": 0, "roll": 5, "flip": data != "dvs-gesture"}}
+    if is_event_data(data):
+        mirrors = data != "dvs-gesture" and shown_images(data) != "digits"
+        suited: dict[str, Any] = {"augmentation": {"crop": 0, "roll": 5, "flip": mirrors}}
         return suited | ({"encoder": {"name": "events"}} if kind is DistillRecipe else {})
     return {}
 

@@ -65,8 +65,12 @@ def unknown(kind: str, name: str) -> Iterator[str]:
         kind: method, model, data set or objective.
         name: as the user typed it; what follows a prefix like ``timm:`` is left to its own loader.
     """
+    from spikestill.data import shown_images
+
     known = names(_SINGULAR[kind])
-    if not _is_known(name, known):
+    if kind == "data set" and ":" in name and (source := shown_images(name)):
+        yield from unknown(kind, source)
+    elif not _is_known(name, known):
         yield str(unknown_name(kind, name, known))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal
 
-from spikestill.data import EVENT_DATA, Augmentation, EventFrames
+from spikestill.data import EVENT_DATA, Augmentation, EventFrames, is_event_data, shown_images
 from spikestill.recipes.parts import (
     Optimiser,
     Pixels,
@@ -137,7 +137,10 @@ class Recipe:
         """The run folder, whether given or by default."""
         if self.out is not None:
             return self.out
-        parts = (self.method, self.data.rstrip("/").replace("\\", "/").split("/")[-1], self.network, f"s{self.seed}")
+        data = self.data.rstrip("/").replace("\\", "/").split("/")[-1]
+        if shown_images(self.data) and "/" in self.data:
+            data = f"images-events-{data}"
+        parts = (self.method, data, self.network, f"s{self.seed}")
         return "runs/" + "-".join(part.replace(":", "-").replace("/", "-") for part in parts)
 
     def problems(self) -> Iterator[str]:
@@ -175,9 +178,9 @@ class Recipe:
             yield f"workers must be 0 or more, not {self.workers}"
         if self.data == "dvs-gesture" and self.augmentation.flip:
             yield "augmentation.flip makes left hands of right ones in dvs-gesture: set it to false"
-        if self.data not in EVENT_DATA and self.events != EventFrames():
+        if not is_event_data(self.data) and self.events != EventFrames():
             yield f"events is for data of events ({' or '.join(EVENT_DATA)}), not {self.data}"
-        if self.data in EVENT_DATA and self.pixels == "signed":
+        if is_event_data(self.data) and self.pixels == "signed":
             yield f"{self.data} has no pixels between -1 and 1: use the encoder events or direct, not poisson or signed"
 
     def _problems_of_pixels(self) -> Iterator[str]:
