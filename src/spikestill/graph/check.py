@@ -19,7 +19,7 @@ from spikestill.graph.operations import (
     name_of,
     why_refused,
 )
-from spikestill.graph.trace import calls, module_of, scope_of, trace
+from spikestill.graph.trace import calls, scope_of, trace
 from spikestill.types import InputError
 
 __all__ = ["Finding", "Report", "check", "examine"]

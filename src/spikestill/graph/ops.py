@@ -112,4 +112,4 @@ def operation_of(node: fx.Node) -> Operation | None:
 
 def depends_on_input(node: fx.Node) -> bool:
     """Whether a node's value is a signal or made of one, not of parameters, buffers and numbers alone."""
-    return bool(node.meta.get("depends_on_input", True))
+    return node.op != "get_attr" and bool(node.meta.get("depends_on_input", True))

@@ -10,8 +10,8 @@ from torch import Tensor, fx, nn
 
 from spikestill.graph.check import examine
 from spikestill.graph.network import Gradient, SpikingNetwork
-from spikestill.graph.ops import FUNCTIONS, Operation, operation_of
 from spikestill.graph.operations import is_activation, is_max_pool, is_module
+from spikestill.graph.ops import FUNCTIONS, Operation, operation_of
 from spikestill.graph.trace import calls, module_of, scope_of, trace
 from spikestill.nn import LIF, Direct, Encoder, MaxGate
 from spikestill.types import InputError

@@ -127,7 +127,9 @@ def _open(node: fx.Node, module: nn.Module) -> None:
         else:
             with node.graph.inserting_before(node):
                 made = node.graph.node_copy(item, known.__getitem__)
-            made.meta = {key: value for key, value in node.meta.items() if key not in ("written", "is_module", "in_place")}
+            made.meta = {
+                key: value for key, value in node.meta.items() if key not in ("written", "is_module", "in_place")
+            }
             made.meta["nn_module_stack"] = {**node.meta.get("nn_module_stack", {}), path: (path, type(module))}
             known[item] = made
     node.graph.erase_node(node)

@@ -78,7 +78,16 @@ class Call:
         return made
 
 
-_MADE_OF_A_NUMBER = ("zeros_like", "new_zeros", "full_like", "new_full", "ones_like", "new_ones", "tensor", "new_tensor")
+_MADE_OF_A_NUMBER = (
+    "zeros_like",
+    "new_zeros",
+    "full_like",
+    "new_full",
+    "ones_like",
+    "new_ones",
+    "tensor",
+    "new_tensor",
+)
 
 
 def _is_literal(node: fx.Node) -> bool:

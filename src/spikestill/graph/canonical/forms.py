@@ -30,34 +30,34 @@ class UnknownFormError(Exception):
 # ------------------------------------------------------------------------------------------------------- arithmetic
 
 
-def add(call: Call, input: Any, other: Any, *, alpha: Any = 1) -> Any:  # noqa: A002
+def add(call: Call, input: Any, other: Any, *, alpha: Any = 1) -> Any:
     return _sum(call, operator.add, input, call.scaled(other, alpha))
 
 
-def sub(call: Call, input: Any, other: Any, *, alpha: Any = 1) -> Any:  # noqa: A002
+def sub(call: Call, input: Any, other: Any, *, alpha: Any = 1) -> Any:
     return _sum(call, operator.sub, input, call.scaled(other, alpha))
 
 
-def rsub(call: Call, input: Any, other: Any, *, alpha: Any = 1) -> Any:  # noqa: A002
+def rsub(call: Call, input: Any, other: Any, *, alpha: Any = 1) -> Any:
     return operator.sub, (other, call.scaled(input, alpha))
 
 
-def mul(call: Call, input: Any, other: Any) -> Any:  # noqa: A002
+def mul(call: Call, input: Any, other: Any) -> Any:
     if not isinstance(input, fx.Node) or (not call.is_signal(input) and call.is_signal(other)):
         input, other = other, input
     return operator.mul, (input, other)
 
 
-def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None) -> Any:  # noqa: A002
+def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None) -> Any:
     _require(rounding_mode is None)
     return operator.truediv, (input, other)
 
 
-def neg(call: Call, input: Any) -> Any:  # noqa: A002
+def neg(call: Call, input: Any) -> Any:
     return operator.neg, (input,)
 
 
-def pos(call: Call, input: Any) -> Any:  # noqa: A002
+def pos(call: Call, input: Any) -> Any:
     return input
 
 
@@ -72,19 +72,19 @@ def _sum(call: Call, function: Any, first: Any, second: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------ activations
 
 
-def relu(call: Call, input: Any, inplace: bool = False) -> Any:  # noqa: A002
+def relu(call: Call, input: Any, inplace: bool = False) -> Any:
     return functional.relu, (input,)
 
 
-def relu6(call: Call, input: Any, inplace: bool = False) -> Any:  # noqa: A002
+def relu6(call: Call, input: Any, inplace: bool = False) -> Any:
     return functional.hardtanh, (input, 0.0, 6.0)
 
 
-def hardtanh(call: Call, input: Any, min_val: Any = -1.0, max_val: Any = 1.0, inplace: bool = False) -> Any:  # noqa: A002
+def hardtanh(call: Call, input: Any, min_val: Any = -1.0, max_val: Any = 1.0, inplace: bool = False) -> Any:
     return clamp(call, input, min_val, max_val)
 
 
-def clamp(call: Call, input: Any, min: Any = None, max: Any = None) -> Any:  # noqa: A002
+def clamp(call: Call, input: Any, min: Any = None, max: Any = None) -> Any:
     if min is None and max is not None:
         return clamp_max(call, input, max)
     lowest, ceiling = call.number(min), call.number(max)
@@ -94,11 +94,11 @@ def clamp(call: Call, input: Any, min: Any = None, max: Any = None) -> Any:  # n
     return functional.hardtanh, (input, 0.0, float(ceiling))
 
 
-def clamp_min(call: Call, input: Any, min: Any) -> Any:  # noqa: A002
+def clamp_min(call: Call, input: Any, min: Any) -> Any:
     return clamp(call, input, min)
 
 
-def clamp_max(call: Call, input: Any, max: Any) -> Any:  # noqa: A002
+def clamp_max(call: Call, input: Any, max: Any) -> Any:
     """``min(max(x, 0), c)`` in two calls."""
     ceiling = call.number(max)
     rectified = input if isinstance(input, fx.Node) and input.target is functional.relu else None
@@ -107,26 +107,26 @@ def clamp_max(call: Call, input: Any, max: Any) -> Any:  # noqa: A002
     return functional.hardtanh, (rectified.args[0], 0.0, float(ceiling))
 
 
-def maximum(call: Call, input: Any, other: Any) -> Any:  # noqa: A002
+def maximum(call: Call, input: Any, other: Any) -> Any:
     _require(isinstance(input, fx.Node) and isinstance(other, fx.Node))  # of one tensor, it is along an axis
     if call.number(input) == 0:
         input, other = other, input
     return clamp(call, input, other)
 
 
-def minimum(call: Call, input: Any, other: Any) -> Any:  # noqa: A002
+def minimum(call: Call, input: Any, other: Any) -> Any:
     _require(isinstance(input, fx.Node) and isinstance(other, fx.Node))
     if call.number(input) is not None:
         input, other = other, input
     return clamp_max(call, input, other)
 
 
-def threshold(call: Call, input: Any, threshold: Any, value: Any, inplace: bool = False) -> Any:  # noqa: A002
+def threshold(call: Call, input: Any, threshold: Any, value: Any, inplace: bool = False) -> Any:
     _require(call.number(threshold) == 0 and call.number(value) == 0)
     return functional.relu, (input,)
 
 
-def leaky_relu(call: Call, input: Any, negative_slope: Any = 0.01, inplace: bool = False) -> Any:  # noqa: A002
+def leaky_relu(call: Call, input: Any, negative_slope: Any = 0.01, inplace: bool = False) -> Any:
     _require(negative_slope == 0)
     return functional.relu, (input,)
 
@@ -134,32 +134,32 @@ def leaky_relu(call: Call, input: Any, negative_slope: Any = 0.01, inplace: bool
 # ------------------------------------------------------------------------------------------------------------ shape
 
 
-def reshape(call: Call, input: Any, *shape: Any, size: Any = None) -> Any:  # noqa: A002
+def reshape(call: Call, input: Any, *shape: Any, size: Any = None) -> Any:
     sizes = call.flat(size if size is not None else shape)
     if isinstance(sizes[0], torch.dtype):
         raise UnknownFormError
     return _reshaped(call, input, sizes[0] == -1 or isinstance(sizes[0], fx.Node), tuple(sizes))
 
 
-def reshape_as(call: Call, input: Any, other: Any) -> Any:  # noqa: A002
+def reshape_as(call: Call, input: Any, other: Any) -> Any:
     return _reshaped(call, input, call.is_signal(input) and call.is_signal(other), None)
 
 
-def flatten(call: Call, input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:  # noqa: A002
+def flatten(call: Call, input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     axes = call.axes(input, start_dim)[0], call.axes(input, end_dim)[0]
     return _reshaped(call, input, axes[0] > 0, None, (torch.flatten, (input, *axes)))
 
 
-def unflatten(call: Call, input: Any, dim: int, sizes: Any) -> Any:  # noqa: A002
+def unflatten(call: Call, input: Any, dim: int, sizes: Any) -> Any:
     return _reshaped(call, input, call.axes(input, dim)[0] > 0, None)
 
 
-def squeeze(call: Call, input: Any, *dim: Any) -> Any:  # noqa: A002
+def squeeze(call: Call, input: Any, *dim: Any) -> Any:
     axes = call.axes(input, call.flat(dim)) if dim else ()
     return _reshaped(call, input, 0 not in axes, (-1, *call.shape(call.node)[1:]))
 
 
-def unsqueeze(call: Call, input: Any, dim: int) -> Any:  # noqa: A002
+def unsqueeze(call: Call, input: Any, dim: int) -> Any:
     return _reshaped(call, input, dim % (len(call.shape(input)) + 1) > 0, (1, -1, *call.shape(input)[1:]))
 
 
@@ -178,22 +178,22 @@ def _reshaped(call: Call, signal: Any, keeps_images: bool, sizes: Any, as_writte
     return torch.reshape, (signal, (-1, *after[1:]))
 
 
-def permute(call: Call, input: Any, *dims: Any) -> Any:  # noqa: A002
+def permute(call: Call, input: Any, *dims: Any) -> Any:
     return torch.permute, (input, call.axes(input, call.flat(dims)))
 
 
-def transpose(call: Call, input: Any, dim0: int, dim1: int) -> Any:  # noqa: A002
+def transpose(call: Call, input: Any, dim0: int, dim1: int) -> Any:
     order = list(range(len(call.shape(input))))
     first, second = call.axes(input, (dim0, dim1))
     order[first], order[second] = second, first
     return torch.permute, (input, tuple(order))
 
 
-def contiguous(call: Call, input: Any, *, memory_format: Any = None) -> Any:  # noqa: A002
+def contiguous(call: Call, input: Any, *, memory_format: Any = None) -> Any:
     return input
 
 
-def getitem(call: Call, input: Any, index: Any) -> Any:  # noqa: A002
+def getitem(call: Call, input: Any, index: Any) -> Any:
     if not isinstance(call.value(input), Tensor):
         return _parts(call, input)[index] if isinstance(index, slice) else (operator.getitem, (input, index))
     indices = index if isinstance(index, tuple) else (index,)
@@ -217,17 +217,17 @@ def _is_whole(item: Any) -> bool:
     return item is ... or item == slice(None)
 
 
-def narrow(call: Call, input: Any, dim: int, start: Any, length: Any) -> Any:  # noqa: A002
+def narrow(call: Call, input: Any, dim: int, start: Any, length: Any) -> Any:
     (axis,) = call.axes(input, dim)
     return getitem(call, input, (*(slice(None),) * axis, slice(start, start + length)))
 
 
-def select(call: Call, input: Any, dim: int, index: int) -> Any:  # noqa: A002
+def select(call: Call, input: Any, dim: int, index: int) -> Any:
     (axis,) = call.axes(input, dim)
     return getitem(call, input, (*(slice(None),) * axis, index))
 
 
-def chunk(call: Call, input: Any, chunks: Any, dim: int = 0) -> Any:  # noqa: A002
+def chunk(call: Call, input: Any, chunks: Any, dim: int = 0) -> Any:
     return split(call, input, None, dim)
 
 
@@ -236,7 +236,7 @@ def split(call: Call, tensor: Any, split_size_or_sections: Any = None, dim: int 
     return torch.split, (tensor, tuple(part.shape[axis] for part in call.value(call.node)), axis)
 
 
-def tensor_split(call: Call, input: Any, indices_or_sections: Any, dim: int = 0) -> Any:  # noqa: A002
+def tensor_split(call: Call, input: Any, indices_or_sections: Any, dim: int = 0) -> Any:
     return split(call, input, None, dim)
 
 
@@ -247,7 +247,7 @@ def cat(call: Call, tensors: Any, dim: int = 0) -> Any:
 # --------------------------------------------------------------------------------------------------- neighbourhoods
 
 
-def pad(call: Call, input: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:  # noqa: A002
+def pad(call: Call, input: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
     if not any(pad):
         return input
     return functional.pad, (input, tuple(pad), mode, value)
@@ -255,7 +255,7 @@ def pad(call: Call, input: Any, pad: Any, mode: str = "constant", value: Any = N
 
 def interpolate(
     call: Call,
-    input: Any,  # noqa: A002
+    input: Any,
     size: Any = None,
     scale_factor: Any = None,
     mode: str = "nearest",
@@ -268,19 +268,19 @@ def interpolate(
     return functional.interpolate, (input, size, scale, mode, align_corners, recompute_scale_factor, antialias)
 
 
-def pixel_shuffle(call: Call, input: Any, upscale_factor: int) -> Any:  # noqa: A002
+def pixel_shuffle(call: Call, input: Any, upscale_factor: int) -> Any:
     return torch.pixel_shuffle, (input, upscale_factor)
 
 
-def pixel_unshuffle(call: Call, input: Any, downscale_factor: int) -> Any:  # noqa: A002
+def pixel_unshuffle(call: Call, input: Any, downscale_factor: int) -> Any:
     return torch.pixel_unshuffle, (input, downscale_factor)
 
 
-def channel_shuffle(call: Call, input: Any, groups: int) -> Any:  # noqa: A002
+def channel_shuffle(call: Call, input: Any, groups: int) -> Any:
     return torch.channel_shuffle, (input, groups)
 
 
-def mean(call: Call, input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:  # noqa: A002
+def mean(call: Call, input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     _require(dtype is None)
     axes = tuple(range(len(call.shape(input)))) if dim is None or dim == () else call.axes(input, dim)
     return torch.mean, (input, axes, bool(keepdim))
@@ -289,7 +289,7 @@ def mean(call: Call, input: Any, dim: Any = None, keepdim: bool = False, *, dtyp
 def _average_pool(dimensions: int, function: Callable[..., Any]) -> Callable[..., Any]:
     def form(
         call: Call,
-        input: Any,  # noqa: A002
+        input: Any,
         kernel_size: Any,
         stride: Any = None,
         padding: Any = 0,
@@ -308,7 +308,7 @@ def _average_pool(dimensions: int, function: Callable[..., Any]) -> Callable[...
 def _max_pool(dimensions: int, function: Callable[..., Any]) -> Callable[..., Any]:
     def form(
         call: Call,
-        input: Any,  # noqa: A002
+        input: Any,
         kernel_size: Any,
         stride: Any = None,
         padding: Any = 0,
@@ -325,7 +325,7 @@ def _max_pool(dimensions: int, function: Callable[..., Any]) -> Callable[..., An
 
 
 def _adaptive_pool(dimensions: int, function: Callable[..., Any]) -> Callable[..., Any]:
-    def form(call: Call, input: Any, output_size: Any, return_indices: bool = False) -> Any:  # noqa: A002
+    def form(call: Call, input: Any, output_size: Any, return_indices: bool = False) -> Any:
         _require(not return_indices)
         before = call.shape(input)[-dimensions:]
         wanted = _sizes(output_size, dimensions)
@@ -370,11 +370,30 @@ FORMS: dict[str, Callable[..., Any]] = {
 }
 
 ALIASES = {
-    **{"subtract": "sub", "multiply": "mul", "truediv": "div", "divide": "div", "true_divide": "div"},
-    **{"negative": "neg", "iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "div", "positive": "pos"},
-    **{"clip": "clamp", "max": "maximum", "min": "minimum", "view": "reshape", "view_as": "reshape_as"},
-    **{"swapaxes": "transpose", "swapdims": "transpose", "concat": "cat", "concatenate": "cat"},
-    **{"clone": "contiguous", "unsafe_chunk": "chunk", "unsafe_split": "split", "upsample": "interpolate"},
+    "subtract": "sub",
+    "multiply": "mul",
+    "truediv": "div",
+    "divide": "div",
+    "true_divide": "div",
+    "negative": "neg",
+    "iadd": "add",
+    "isub": "sub",
+    "imul": "mul",
+    "itruediv": "div",
+    "positive": "pos",
+    "clip": "clamp",
+    "max": "maximum",
+    "min": "minimum",
+    "view": "reshape",
+    "view_as": "reshape_as",
+    "swapaxes": "transpose",
+    "swapdims": "transpose",
+    "concat": "cat",
+    "concatenate": "cat",
+    "clone": "contiguous",
+    "unsafe_chunk": "chunk",
+    "unsafe_split": "split",
+    "upsample": "interpolate",
 }
 """Other names that torch has for the same, and those of Python's in-place operators."""
 

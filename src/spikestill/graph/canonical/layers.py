@@ -173,7 +173,7 @@ def _is_same(one: nn.Module, other: nn.Module) -> bool:
 def _convolution(kind: Any) -> Callable[..., Weights]:
     def layer(
         call: Call,
-        input: Any,  # noqa: A002
+        input: Any,
         weight: Any,
         bias: Any = None,
         stride: Any = 1,
@@ -195,7 +195,7 @@ def _convolution(kind: Any) -> Callable[..., Weights]:
 def _transposed(kind: Any) -> Callable[..., Weights]:
     def layer(
         call: Call,
-        input: Any,  # noqa: A002
+        input: Any,
         weight: Any,
         bias: Any = None,
         stride: Any = 1,
@@ -216,14 +216,14 @@ def _transposed(kind: Any) -> Callable[..., Weights]:
     return layer
 
 
-def _linear(call: Call, input: Any, weight: Any, bias: Any = None) -> Weights:  # noqa: A002
+def _linear(call: Call, input: Any, weight: Any, bias: Any = None) -> Weights:
     outputs, inputs = call.shape(weight)
     return Weights(_present(weight=weight, bias=bias), lambda: nn.Linear(inputs, outputs, bias is not None, "meta"))
 
 
 def _batch_norm(
     call: Call,
-    input: Any,  # noqa: A002
+    input: Any,
     running_mean: Any,
     running_var: Any,
     weight: Any = None,
@@ -277,17 +277,17 @@ WEIGHTED: dict[str, Callable[..., Weights]] = {
 
 
 def _dropout(kind: Any) -> Callable[..., nn.Module]:
-    def module(call: Call, input: Any, p: Any = 0.5, training: Any = True, inplace: Any = False) -> nn.Module:  # noqa: A002
+    def module(call: Call, input: Any, p: Any = 0.5, training: Any = True, inplace: Any = False) -> nn.Module:
         return kind(float(p))
 
     return module
 
 
-def _train_dropout(call: Call, input: Any, p: Any, train: Any) -> nn.Module:  # noqa: A002
+def _train_dropout(call: Call, input: Any, p: Any, train: Any) -> nn.Module:
     return nn.Dropout(float(p))
 
 
-def _stochastic_depth(call: Call, input: Any, p: Any, mode: Any, training: Any = True) -> nn.Module:  # noqa: A002
+def _stochastic_depth(call: Call, input: Any, p: Any, mode: Any, training: Any = True) -> nn.Module:
     return StochasticDepth(float(p), mode)
 
 

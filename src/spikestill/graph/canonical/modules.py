@@ -34,7 +34,16 @@ _DROP_PATHS = {"DropPath": "drop_prob", "StochasticDepth": "p"}
 _HARMLESS = frozenset(
     ("__init__", "__repr__", "extra_repr", "reset_parameters", "_get_name", "__doc__", "__module__", "__annotations__")
     + ("__constants__", "__parameters__", "__static_attributes__", "__firstlineno__", "__qualname__", "__dict__")
-    + ("__weakref__", "__init_subclass__", "__class_getitem__", "__orig_bases__", "train", "_apply", "__deepcopy__", "__getstate__")
+    + (
+        "__weakref__",
+        "__init_subclass__",
+        "__class_getitem__",
+        "__orig_bases__",
+        "train",
+        "_apply",
+        "__deepcopy__",
+        "__getstate__",
+    )
 )
 """What a subclass may define and still compute what its base does."""
 
@@ -123,14 +132,18 @@ def with_plain_weights(module: nn.Module) -> nn.Module:
     computed: Any = made._modules.pop("parametrizations")
     for name in computed:
         value = getattr(module, name).detach().clone()
-        made.register_parameter(name, nn.Parameter(value, requires_grad=any(p.requires_grad for p in computed.parameters())))
+        made.register_parameter(
+            name, nn.Parameter(value, requires_grad=any(p.requires_grad for p in computed.parameters()))
+        )
     return made
 
 
 def _alike(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
     """A module of another class with the same attributes, parameters and buffers, but containers of its own."""
     made = kind.__new__(kind)
-    made.__dict__ = {name: copy.copy(value) if isinstance(value, dict) else value for name, value in vars(module).items()}
+    made.__dict__ = {
+        name: copy.copy(value) if isinstance(value, dict) else value for name, value in vars(module).items()
+    }
     return made
 
 

@@ -132,7 +132,9 @@ class Rewriting:
 
     def _is_known(self, node: fx.Node) -> bool:
         """Whether a number follows from the kind of its tensor: its rank, or the sizes of a parameter."""
-        if node.target in ("dim", "ndimension") or (node.target is getattr and node.args[1] in ("ndim", "dtype", "device")):
+        if node.target in ("dim", "ndimension") or (
+            node.target is getattr and node.args[1] in ("ndim", "dtype", "device")
+        ):
             return True
         given = found_in((node.args, node.kwargs), fx.Node)
         return not isinstance(self.values[node], tuple | list) and not any(
@@ -217,7 +219,9 @@ class Rewriting:
         if not isinstance(target, fx.Node) or not isinstance(self.values[target], Tensor):
             return
         if target.op == "get_attr" and owner_of(self.model, target) is not None:
-            raise InputError(f"'{scope_path(node) or 'the model'}' writes into '{target.target}', which it holds: compute anew")
+            raise InputError(
+                f"'{scope_path(node) or 'the model'}' writes into '{target.target}', which it holds: compute anew"
+            )
         place = _memory(self.values[target])
         for other in [*self._done, target]:
             value = self.values.get(other)
@@ -255,7 +259,9 @@ def _bound(form: Callable[..., Any], call: Call) -> Any:
     """
     node = call.node
     parameters = inspect.signature(form).parameters
-    kwargs = {name if name in parameters else _OTHER_NAMES.get(name, name): value for name, value in node.kwargs.items()}
+    kwargs = {
+        name if name in parameters else _OTHER_NAMES.get(name, name): value for name, value in node.kwargs.items()
+    }
     args = node.args
     if not args and "input" not in kwargs and "self" in kwargs:
         args = (kwargs.pop("self"),)
