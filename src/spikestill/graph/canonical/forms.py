@@ -170,12 +170,22 @@ def _reshaped(call: Call, signal: Any, keeps_images: bool, sizes: Any, as_writte
         return torch.reshape, (signal, after)
     if not keeps_images or not before or not after or before[0] != after[0]:
         return as_written or (torch.reshape, (signal, after if sizes is None else sizes))
+    while _keeps_images(signal):  # a reshaping of a reshaping is one
+        signal = signal.args[0]
+        before = call.shape(signal)
     if before == after:
         return signal
     kept = len(after) - 1
     if kept >= 1 and before[:kept] == after[:kept] and len(before) > len(after):
         return torch.flatten, (signal, kept, len(before) - 1)
     return torch.reshape, (signal, (-1, *after[1:]))
+
+
+def _keeps_images(signal: Any) -> bool:
+    """Whether a signal is a reshaping, in its canonical form, whose first axis is that of the images."""
+    if signal.target is torch.flatten:
+        return bool(signal.args[1] > 0)
+    return signal.target is torch.reshape and signal.args[1][0] == -1
 
 
 def permute(call: Call, input: Any, *dims: Any) -> Any:
