@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reliability.mutations import Kind
 from spikestill.recipes import DistillRecipe, NetworkDescription, load
 from spikestill.recipes.names import presets
 from spikestill.runs import Run
+from tests.robustness.mutations import Kind
 
 __all__ = ["FORMATS", "Format"]
 
