@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from spikestill.data import Batches
+from spikestill.graph import SpikingNetwork
 from spikestill.recipes import AnnRecipe, DistillRecipe, load
 from spikestill.report import write_page
 from spikestill.report.evidence import Evidence
 from spikestill.runs import Run
 from spikestill.train import evaluate, loaders, train
+from spikestill.train.learner import DistillLearner
 from spikestill.types import InputError
 from tests.data.event_files import write_cifar10_dvs, write_dvs_gesture
 
@@ -86,6 +89,34 @@ def test_blockwise_distillation_on_frames(
     assert measured["accuracy_by_timestep"]["2"] == result["test_accuracy_by_timestep"]["2"]
     with pytest.raises(InputError, match="the events have 4 frames, the network runs 9 time steps"):
         evaluate(run.folder, timesteps=(9,))
+
+
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_anytime_training_sees_the_first_frames(
+    gradient: str, student: Callable[..., DistillRecipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an exit after t frames will have seen."""
+    seen: list[tuple[int, bool]] = []
+    given: list[Tensor] = []
+    compute, plain = DistillLearner.losses, SpikingNetwork.record
+
+    def losses(self: DistillLearner, images: Tensor, *rest: Any) -> Any:
+        given.append(images)
+        return compute(self, images, *rest)
+
+    def record(self: SpikingNetwork, images: Tensor, taps: Any = (), timesteps: int | None = None) -> Any:
+        if self.training:
+            assert timesteps is not None
+            seen.append((len(images), torch.equal(images, given[-1][:timesteps])))
+            assert len(given[-1]) == 4
+        return plain(self, images, taps, timesteps)
+
+    monkeypatch.setattr(DistillLearner, "losses", losses)
+    monkeypatch.setattr(SpikingNetwork, "record", record)
+    train(student(gradient=gradient, train_timesteps="anytime"))
+    assert len(seen) == 10
+    assert len({frames for frames, _ in seen}) > 1
+    assert all(first for _, first in seen)
 
 
 def test_a_student_with_images_sees_the_mean(teacher: Run, student: Callable[..., DistillRecipe]) -> None:

@@ -60,11 +60,16 @@ def run_training(command: str, kind: type[Recipe], words: Sequence[str], *, defa
 def report(run: Run) -> None:
     """Print a finished run's figures and where it lies, and write its page."""
     from spikestill.report import write_page
+    from spikestill.report.finished import origins, read_result
 
-    result = run.read_json("result.json")
+    result = read_result(run)
     title = f"{result['method']} {result['network']} on {result['data']}: test set, read once"
     print_accuracy(title, result, prefix="test_")
     print(f"validation {result['validation_accuracy']:.2%} (epoch {result['best_epoch']})  run: {run.folder}")
+    for one in origins(result):
+        what = f"{'spiking ' * one.is_spiking}{one.role} {one.name}"
+        points = f"{abs(100 * one.gap):.2f} points {'above' if one.gap >= 0 else 'below'} the student"
+        print(f"{what}: validation {one.validation_accuracy:.2%}, {points}")
     print(f"report: {write_page([str(run.folder)])}")
 
 

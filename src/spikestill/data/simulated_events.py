@@ -23,12 +23,12 @@ from spikestill.data.aedat4_writing import aedat4
 from spikestill.data.decode import resize
 from spikestill.data.event_camera import EventCamera, record
 from spikestill.data.frames import EventFrames
-from spikestill.data.progress import Progress
 from spikestill.data.recordings import Listed, read_recordings
 from spikestill.data.records import RawData
 from spikestill.data.samples import ImageSet, Samples
 from spikestill.data.unreadable import Unreadable
 from spikestill.files import write_atomically, writing
+from spikestill.progress import Progress
 from spikestill.types import InputError
 
 __all__ = ["FOLDER", "camera_for", "record_and_read"]
