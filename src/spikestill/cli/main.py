@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from spikestill import trust
 from spikestill.types import InputError, Interrupted, unknown_name
 
 __all__ = ["COMMANDS", "main"]
@@ -30,6 +31,10 @@ COMMANDS = {
     "check": "what in a model becomes spiking, what is rewritten, what is refused",
     "list": "names of methods, models, data sets, objectives, encoders, neurons",
 }
+
+
+_TRUST_CODE = """  --trust-code  with any command: also run python: functions that a run folder, an experiment or a recipe names;
+                those that you type yourself need no consent"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +67,9 @@ def _run(words: Sequence[str]) -> int:
             return 0
         if words[0] not in COMMANDS:
             raise unknown_name("command", words[0], COMMANDS)
-        import_module(f"spikestill.cli.{words[0]}_command").run(words[1:])
+        words, trust_code = _trust_code(words)
+        with trust.consent(trust.names_in_argv(words), trust_code=trust_code):
+            import_module(f"spikestill.cli.{words[0]}_command").run(words[1:])
     except InputError as error:
         _complain(error)
         return 2
@@ -72,6 +79,12 @@ def _run(words: Sequence[str]) -> int:
             print(f"spikestill: stopped; {way_on} continues from the last checkpoint", file=sys.stderr)
         return stop.status if isinstance(stop, Interrupted) else _INTERRUPTED
     return 0
+
+
+def _trust_code(words: Sequence[str]) -> tuple[list[str], bool]:
+    """The words without ``--trust-code``, which every command takes, and whether it was there."""
+    kept = [word for word in words if word not in ("--trust-code", "--trust_code")]
+    return kept, len(kept) < len(words)
 
 
 def _complain(error: InputError) -> None:
@@ -121,4 +134,5 @@ def _keep_freed_memory() -> None:
 def _usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
-    return "\n".join(["usage: spikestill COMMAND [options]", "", *lines, "", "spikestill COMMAND --help says more."])
+    closing = [_TRUST_CODE, "", "spikestill COMMAND --help says more."]
+    return "\n".join(["usage: spikestill COMMAND [options]", "", *lines, "", *closing])

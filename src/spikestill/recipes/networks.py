@@ -144,7 +144,8 @@ class NetworkDescription:
         """The ANN, or what the spiking network is made of, with fresh (or published) weights.
 
         Raises:
-            InputError: when the architecture is unknown, refuses its options or does not fit the input.
+            InputError: when the architecture is unknown, is code without consent (see ``spikestill.trust``), refuses
+                its options or does not fit the input.
         """
         from spikestill import models
 
@@ -157,6 +158,7 @@ class NetworkDescription:
             "image_size": self.input_shape[1],
             "width": self.width,
             "pretrained": pretrained,
+            "trust_code": False,  # the name may come from a file
         }
         if twice := self.options.keys() & {"name", *known}:
             raise InputError(

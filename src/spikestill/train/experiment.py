@@ -12,6 +12,7 @@ from spikestill.recipes.loading import differences
 from spikestill.runs import HeldError, Run
 from spikestill.train.api import train
 from spikestill.train.processes import was_launched
+from spikestill.trust import code_names, consent, require_consent
 from spikestill.types import InputError
 
 __all__ = ["carry_out", "refuse_other_runs", "unfinished"]
@@ -20,11 +21,15 @@ _NETWORKS = ("teacher", "source", "start")
 """Fields that name the run of another network."""
 
 
-def carry_out(experiment: Experiment) -> None:
+def carry_out(experiment: Experiment, *, trust_code: bool = False) -> None:
     """Train what is not finished, and say how far it is.
 
     An interrupted run goes on where it was. Several processes may work on one experiment: what another trains is left
     to it, and waited for when nothing else is left to do.
+
+    Args:
+        experiment: what to train.
+        trust_code: import and call ``python:`` functions that the experiment or a run names.
 
     Raises:
         InputError: before anything runs, for a folder that holds another run or other files; later, with the run's
@@ -33,7 +38,15 @@ def carry_out(experiment: Experiment) -> None:
     if was_launched():
         raise InputError("an experiment's runs are shared out otherwise: start `spikestill compare` several times")
     refuse_other_runs(experiment.runs)
+    with consent(trust_code=trust_code):
+        _carry_out(experiment)
+
+
+def _carry_out(experiment: Experiment) -> None:
     runs = experiment.in_order()
+    for planned in runs:
+        for name in () if _is_finished(planned.folder) else code_names(as_mapping(planned.recipe)):
+            require_consent(name)
     labels = {
         planned.folder: f"run {number} of {len(runs)}: {planned.folder}" for number, planned in enumerate(runs, 1)
     }
