@@ -29,7 +29,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from spikestill.files import is_partial, write_atomically, writing
+from spikestill.files import is_partial, regular, write_atomically, writing
 from spikestill.types import InputError
 from spikestill.values import is_plain, read_yaml
 
@@ -240,7 +240,7 @@ class Run:
         """
         path = self.folder / name
         try:
-            with path.open(newline="", encoding="utf-8") as file:
+            with regular(path).open(newline="", encoding="utf-8") as file:
                 return list(csv.DictReader(file))
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
@@ -263,7 +263,7 @@ class Run:
     def _read(self, name: str, parse: Callable[[str], Any]) -> dict[str, Any]:
         path = self.folder / name
         try:
-            value = parse(path.read_text(encoding="utf-8"))
+            value = parse(regular(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         except (ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
@@ -296,7 +296,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        return load_file(regular(path))
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
 

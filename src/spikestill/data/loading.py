@@ -13,6 +13,7 @@ from spikestill.data.records import DataSet, RawData
 from spikestill.data.samples import ImageSet, Samples
 from spikestill.data.splits import balanced_subset, share_to_count, stratified_split
 from spikestill.data.unreadable import Unreadable
+from spikestill.files import expanded
 from spikestill.types import InputError, unknown_name
 
 __all__ = ["load", "names"]
@@ -83,7 +84,7 @@ def load(
             raise InputError(f"limit_train={limit_train} leaves no image to train on")
         if count < len(train):
             train = train.subset(balanced_subset(train.labels, count, seed, "limit"))
-    return DataSet(name, train, held_out, raw.test, raw.class_names, mean, std, raw.notes, unreadable)
+    return DataSet(name, train, held_out, raw.test, raw.class_names, mean, std, raw.notes + unreadable.notes, unreadable)
 
 
 def _read(
@@ -93,7 +94,7 @@ def _read(
     if colon and kind in ("parquet", "folder"):
         if not path:
             raise InputError(f"data set '{name}' needs a path: {kind}:PATH")
-        place = Path(path).expanduser()
+        place = expanded(path)
         if kind == "parquet":
             from spikestill.data.parquet import read_parquet
 
@@ -105,7 +106,7 @@ def _read(
         from spikestill.data.digits import read_digits
 
         return _resized(read_digits(), image_size)
-    place = Path(data_dir).expanduser() if data_dir is not None else Path.home() / ".cache" / "spikestill"
+    place = expanded(data_dir) if data_dir is not None else Path.home() / ".cache" / "spikestill"
     if name in ("cifar10", "cifar100"):
         from spikestill.data.cifar import read_cifar
 

@@ -15,6 +15,7 @@ from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.names import presets
 from spikestill.recipes.schema import AnnRecipe, Recipe
 from spikestill.recipes.words import one_line, refuse_unknown_options, spelled
+from spikestill.files import regular
 from spikestill.types import InputError, unknown_name
 from spikestill.values import read_yaml
 
@@ -89,7 +90,7 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         InputError: when it cannot be read, is not valid YAML, names a field twice, or is no mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = regular(path).read_text(encoding="utf-8")
         fields = read_yaml(text)
         twice = list(_named_twice(yaml.compose(text, Loader=yaml.SafeLoader), set()))
     except OSError as error:

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from spikestill.data import duration
-from spikestill.files import write_atomically
+from spikestill.files import regular, write_atomically
 from spikestill.runs import Run, write_weights
 from spikestill.train.learner import Learner
 from spikestill.train.memory import forget_peak_memory, peak_memory
@@ -54,7 +54,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
             InputError: when the file is missing, damaged, or wants to execute something.
         """
         try:
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(regular(Path(path))) as archive:
                 wrong = archive.testzip()  # torch does not hold the content against its check sums
             if wrong is not None:
                 raise zipfile.BadZipFile(f"the check sum of {wrong} is another")
