@@ -16,6 +16,7 @@ from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.parts import Encoder, Neuron, Surrogate
 from spikestill.recipes.schema import AnnRecipe, Recipe
 from spikestill.runs import Run
+from spikestill.tensors import require_finite
 from spikestill.types import InputError, unknown_name
 from spikestill.values import record_of
 
@@ -210,9 +211,10 @@ class NetworkDescription:
         """The network with the weights of ``run``, in evaluation mode.
 
         Raises:
-            InputError: when the weights are missing, damaged, or of another network.
+            InputError: when the weights are missing, damaged, not finite, or of another network.
         """
         weights = run.read_weights()
+        require_finite(weights, f"the network in {run.folder}")
         with torch.random.fork_rng(devices=[]):
             network = self.build()
         try:
