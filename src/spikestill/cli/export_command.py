@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from spikestill.cli.signature import call
 from spikestill.recipes.words import spelled
 from spikestill.types import InputError
+from spikestill.text import visible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +75,7 @@ def export_run(
     )
     is_right = _nir(network, path, shown) if path.suffix == ".nir" else _onnx(network, path, shown)
     if not is_right:
-        print(f"spikestill: {path} does not compute what the network does: do not use it", file=sys.stderr)
+        print(visible(f"spikestill: {path} does not compute what the network does: do not use it"), file=sys.stderr)
         raise SystemExit(1)
 
 
@@ -88,7 +89,7 @@ def _nir(network: SpikingNetwork, path: Path, images: Tensor) -> bool:
     exact = copy.deepcopy(network).double()  # where rounding plays no part
     by_folding = export.replay(exact, export.folded(exact), images.double())
     by_rounding = export.replay(network, folded, images)
-    print(f"{path}: {by_file} between the file, read back, and the folded network")
+    print(visible(f"{path}: {by_file} between the file, read back, and the folded network"))
     counts = f"{by_folding.differing:,} spikes differ in double precision, {by_rounding.differing:,} in single"
     print(f"folding: {counts} between the folded network and the run's own")
     return by_file.differing == by_folding.differing == 0 and math.isfinite(by_file.logits)
@@ -98,7 +99,8 @@ def _onnx(network: SpikingNetwork, path: Path, images: Tensor) -> bool:
     from spikestill import export
 
     found = export.replay_onnx(export.to_onnx(network, path), network, images)
-    print(f"{path}: {found} between the file, run by onnxruntime, and the network at {network.timesteps} time steps")
+    what = f"between the file, run by onnxruntime, and the network at {network.timesteps} time steps"
+    print(visible(f"{path}: {found} {what}"))
     return found.differing == 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from spikestill import trust
 from spikestill.types import InputError, Interrupted, unknown_name
+from spikestill.text import visible
 
 __all__ = ["COMMANDS", "main"]
 
@@ -96,7 +97,7 @@ def _complain(error: InputError) -> None:
         if is_shared(error):
             return
     who = f" process {rank}:" if rank else ""
-    print(f"spikestill:{who} {' '.join(str(error).split())}", file=sys.stderr)
+    print(visible(f"spikestill:{who} {' '.join(str(error).split())}"), file=sys.stderr)
 
 
 def _rank() -> int:
@@ -108,12 +109,19 @@ def _rank() -> int:
     return own_rank()
 
 
+class _Formatter(logging.Formatter):
+    """A message may quote a file."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), lines=True)
+
+
 def _show_remarks() -> None:
     """What the library has to say once, such as that it compiles something, goes to the terminal."""
     log = logging.getLogger("spikestill")
     if not log.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("spikestill: %(message)s"))
+        handler.setFormatter(_Formatter("spikestill: %(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
 

@@ -12,6 +12,7 @@ from spikestill.recipes import Recipe
 from spikestill.recipes.words import value_of, without
 from spikestill.runs import Run
 from spikestill.types import InputError
+from spikestill.text import visible
 
 __all__ = ["run_training"]
 
@@ -81,8 +82,9 @@ def report(run: Run) -> None:
     result = run.read_json("result.json")
     title = f"{result['method']} {result['network']} on {result['data']}: test set, read once"
     print_accuracy(title, result, prefix="test_")
-    print(f"validation {result['validation_accuracy']:.2%} (epoch {result['best_epoch']})  run: {run.folder}")
-    print(f"report: {write_page([str(run.folder)])}")
+    epoch = f"validation {result['validation_accuracy']:.2%} (epoch {result['best_epoch']})"
+    print(visible(f"{epoch}  run: {run.folder}"))
+    print(visible(f"report: {write_page([str(run.folder)])}"))
 
 
 _MORE_HELP = """

@@ -22,6 +22,7 @@ from spikestill.data.records import RawData
 from spikestill.data.samples import ImageSet
 from spikestill.files import regular
 from spikestill.types import InputError
+from spikestill.text import visible
 
 __all__ = ["read_cifar"]
 
@@ -114,7 +115,7 @@ def _download(name: str, source: Any, data_dir: Path) -> None:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         checksum = hashlib.md5(usedforsecurity=False)
-        print(f"{name}: not in '{data_dir}', downloading {source.filename}", file=sys.stderr, flush=True)
+        print(visible(f"{name}: not in '{data_dir}', downloading {source.filename}"), file=sys.stderr, flush=True)
         with urllib.request.urlopen(source.url, timeout=_TIMEOUT) as stream, partial.open("wb") as file:
             while block := stream.read(1 << 20):
                 checksum.update(block)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from spikestill.text import visible
+
 __all__ = ["Progress", "duration"]
 
 # Work shorter than this passes in silence (seconds).
@@ -37,6 +39,7 @@ class Progress:
         text = f"{self._title}: {done} of {self._total} {self._unit}"
         if not last:
             text += f", {duration((now - self._begun) * (self._total - done) / max(done, 1))} left"
+        text = visible(text)
         if self._live:
             print(f"\r{text}\x1b[K", end="\n" if last else "", file=sys.stderr, flush=True)
         else:

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from spikestill.types import InputError
+from spikestill.text import visible
 
 __all__ = ["Unreadable"]
 
@@ -70,7 +71,7 @@ class Unreadable:
             return
         self.complaints[str(error)] = None
         if len(self) <= _MOST_PRINTED:
-            print(f"skipped ({len(self)}): {error}", file=sys.stderr, flush=True)
+            print(visible(f"skipped ({len(self)}): {error}"), file=sys.stderr, flush=True)
 
     def summarise(self) -> None:
         """Print how many files were left out so far, if there are more than were said already."""

@@ -23,6 +23,7 @@ from spikestill.train.learner import Learner
 from spikestill.train.memory import forget_peak_memory, peak_memory
 from spikestill.train.stopping import StopRequest
 from spikestill.types import InputError
+from spikestill.text import visible
 
 __all__ = ["AtomicCheckpoints", "Journal", "Progress", "best_weights_file", "last_checkpoint_file"]
 
@@ -245,4 +246,5 @@ class Progress(Callback):
 
     def _write(self, text: str, end: str) -> None:
         # Back to the line's beginning and clear the rest of it, so that a shorter text leaves nothing behind.
+        text = visible(text)
         print(f"\r{text}\x1b[K" if self._live else text, end=end, flush=True)

@@ -14,6 +14,7 @@ from spikestill.train.api import train
 from spikestill.train.processes import was_launched
 from spikestill.trust import code_names, consent, require_consent
 from spikestill.types import InputError
+from spikestill.text import visible
 
 __all__ = ["carry_out", "refuse_other_runs", "unfinished"]
 
@@ -52,12 +53,12 @@ def _carry_out(experiment: Experiment) -> None:
     }
     for planned in runs:
         if _is_finished(planned.folder):
-            print(f"{labels[planned.folder]} is finished", flush=True)
+            print(visible(f"{labels[planned.folder]} is finished"), flush=True)
     left = [planned for planned in runs if not _is_finished(planned.folder)]
     while left:
         others = [planned for planned in left if not _made(planned, labels[planned.folder], wait=False)]
         if len(others) == len(left):
-            print(f"{labels[left[0].folder]} is being trained by another process", flush=True)
+            print(visible(f"{labels[left[0].folder]} is being trained by another process"), flush=True)
             _made(left[0], labels[left[0].folder], wait=True)
         left = others
 
@@ -73,7 +74,7 @@ def _made(planned: PlannedRun, label: str, *, wait: bool) -> bool:
         begun = (run.folder / "recipe.yaml").exists()
     if run.finished:
         return True
-    print(f"{label}{' goes on' if begun else ''}", flush=True)
+    print(visible(f"{label}{' goes on' if begun else ''}"), flush=True)
     try:
         train(planned.recipe, resume=True)
     except HeldError:  # another process was faster
