@@ -31,7 +31,7 @@ from torch import Tensor
 
 from spikestill.files import is_partial, regular, write_atomically, writing
 from spikestill.types import InputError
-from spikestill.values import is_plain, read_yaml
+from spikestill.values import is_plain, read_yaml, require_shallow
 
 __all__ = ["HeldError", "Run", "environment", "read_weights", "write_weights"]
 
@@ -263,7 +263,7 @@ class Run:
     def _read(self, name: str, parse: Callable[[str], Any]) -> dict[str, Any]:
         path = self.folder / name
         try:
-            value = parse(regular(path).read_text(encoding="utf-8"))
+            value = require_shallow(parse(regular(path).read_text(encoding="utf-8")))
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         except (ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:

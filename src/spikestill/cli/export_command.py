@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export_run", "run"]
 
+_MOST_IMAGES = 10_000
 _SUFFIXES = (".nir", ".onnx")
 
 
@@ -63,6 +64,8 @@ def export_run(
         raise InputError(f"--to must name a file that ends in {' or '.join(_SUFFIXES)}, not '{to}'")
     if images < 1:
         raise InputError(f"--images must be at least 1, not {images}")
+    if images > _MOST_IMAGES:
+        raise InputError(f"--images must be at most {_MOST_IMAGES:,}, not {images}")
     opened = Run.open(run)
     if opened.kind != "student":
         raise InputError(f"{run} holds an ANN: only spiking networks are exported; make one by convert or distill")

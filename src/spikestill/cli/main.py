@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import sys
@@ -18,6 +19,7 @@ from spikestill.text import visible
 __all__ = ["COMMANDS", "main"]
 
 _INTERRUPTED = 130
+_LONGEST_NAME = 100
 
 COMMANDS = {
     "demo": "embedded data, end to end, a few minutes on two cores",
@@ -73,6 +75,11 @@ def _run(words: Sequence[str]) -> int:
             import_module(f"spikestill.cli.{words[0]}_command").run(words[1:])
     except InputError as error:
         _complain(error)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        _complain(InputError(f"'{str(error.filename)[:_LONGEST_NAME]}...' cannot be used: {error.strerror}"))
         return 2
     except KeyboardInterrupt as stop:
         way_on = "the same command" if words[0] == "compare" else "--resume"

@@ -22,6 +22,8 @@ from spikestill.types import InputError
 
 __all__ = ["DistillRecipe"]
 
+_MOST_TIMESTEPS = 1_000_000
+
 _SHARED_BY_STAGES = (
     "data",
     "data_dir",
@@ -169,6 +171,8 @@ class DistillRecipe(Recipe):
         yield from self.neuron.problems()
         if self.timesteps < 1:
             yield f"timesteps must be at least 1, not {self.timesteps}"
+        if self.timesteps > _MOST_TIMESTEPS:
+            yield f"timesteps must be at most {_MOST_TIMESTEPS:,}, not {self.timesteps}"
         if not self.objectives:
             yield "objectives must name at least one term"
         for objective in self.objectives:
