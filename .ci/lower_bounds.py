@@ -10,8 +10,8 @@ import re
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("events", "export", "report", "peers")
-TESTING = ("pytest", "hypothesis")
+EXTRAS = ("events", "export", "report")
+TESTING = ("pytest>", "hypothesis>")
 
 BOUND = re.compile(r"^(?P<name>[\w.-]+)(\[[\w,]+\])?\s*>=\s*(?P<version>[\w.]+)$")
 

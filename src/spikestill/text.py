@@ -1,4 +1,4 @@
-"""Text from files as it is shown: on a terminal, in a Markdown or CSV table, in a picture it is text and nothing else."""
+"""Text from files as it is shown: on a terminal, in a Markdown or CSV table and in a picture it is only text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def visible(text: object, *, lines: bool = False) -> str:
-    """The text with control characters, marks of direction and invisible characters spelled out, as in ``\\x1b``.
+    """The text with control characters, marks of direction and invisible characters spelled out by their codes.
 
     Args:
         text: anything that has a text.
@@ -32,7 +32,7 @@ def visible(text: object, *, lines: bool = False) -> str:
 
 
 def markdown_cell(text: object) -> str:
-    """The text as one cell of a Markdown table: neither its bars, line breaks and tags nor its markup have a meaning."""
+    """The text as one cell of a Markdown table: its bars, line breaks, tags and markup mean nothing."""
     shown = visible(text)
     for character in "\\|`*_[]<>":
         shown = shown.replace(character, f"\\{character}") if character != "<" else shown.replace("<", "&lt;")

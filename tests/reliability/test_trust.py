@@ -54,8 +54,8 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
         print("{MARK}")
         def net(num_classes, in_channels, image_size):
             size = image_size // 2
-            layers = [nn.Conv2d(in_channels, 2, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(2 * size * size, num_classes)]
-            return nn.Sequential(*layers)
+            last = nn.Linear(2 * size * size, num_classes)
+            return nn.Sequential(nn.Conv2d(in_channels, 2, 3, 2, 1), nn.ReLU(), nn.Flatten(), last)
     """
     (tmp_path / "nets_of_mine.py").write_text(textwrap.dedent(code))
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -30,9 +30,7 @@ def test_wilson_as_published(positive: int, count: int, low: float, high: float)
         ((0, 10), (0, 20), -0.1611, 0.2775),
     ],
 )
-def test_differences_as_published(
-    first: tuple[int, int], second: tuple[int, int], low: float, high: float
-) -> None:
+def test_differences_as_published(first: tuple[int, int], second: tuple[int, int], low: float, high: float) -> None:
     shares = ((positive / count, count) for positive, count in (first, second))
     assert difference_interval(*shares) == pytest.approx((low, high), abs=6e-5)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spikestill.cli.signature import call, numbers
-from spikestill.types import InputError
 from spikestill.text import visible
+from spikestill.types import InputError
 
 __all__ = ["check_model", "run"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from spikestill.cli.tables import print_rows
 from spikestill.recipes.words import refuse_unknown_options, spelled, value_of, without
-from spikestill.types import InputError
 from spikestill.text import visible
+from spikestill.types import InputError
 
 __all__ = ["run"]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from spikestill.cli.signature import call
 from spikestill.recipes.words import spelled
-from spikestill.types import InputError
 from spikestill.text import visible
+from spikestill.types import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,8 +13,8 @@ from importlib import import_module
 from pathlib import Path
 
 from spikestill import trust
-from spikestill.types import InputError, Interrupted, unknown_name
 from spikestill.text import visible
+from spikestill.types import InputError, Interrupted, unknown_name
 
 __all__ = ["COMMANDS", "main"]
 
@@ -36,7 +36,7 @@ COMMANDS = {
 }
 
 
-_TRUST_CODE = """  --trust-code  with any command: also run python: functions that a run folder, an experiment or a recipe names;
+_TRUST_CODE = """  --trust-code  with any command: run python: functions also if a run, an experiment or a recipe names them;
                 those that you type yourself need no consent"""
 
 

@@ -11,8 +11,8 @@ from spikestill.cli.tables import print_accuracy
 from spikestill.recipes import Recipe
 from spikestill.recipes.words import value_of, without
 from spikestill.runs import Run
-from spikestill.types import InputError
 from spikestill.text import visible
+from spikestill.types import InputError
 
 __all__ = ["run_training"]
 

@@ -21,8 +21,8 @@ import torch
 from spikestill.data.records import RawData
 from spikestill.data.samples import ImageSet
 from spikestill.files import regular
-from spikestill.types import InputError
 from spikestill.text import visible
+from spikestill.types import InputError
 
 __all__ = ["read_cifar"]
 

@@ -176,4 +176,3 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
-

@@ -84,7 +84,9 @@ def load(
             raise InputError(f"limit_train={limit_train} leaves no image to train on")
         if count < len(train):
             train = train.subset(balanced_subset(train.labels, count, seed, "limit"))
-    return DataSet(name, train, held_out, raw.test, raw.class_names, mean, std, raw.notes + unreadable.notes, unreadable)
+    return DataSet(
+        name, train, held_out, raw.test, raw.class_names, mean, std, raw.notes + unreadable.notes, unreadable
+    )
 
 
 def _read(

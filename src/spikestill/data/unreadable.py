@@ -7,8 +7,8 @@ import threading
 from collections import Counter
 from typing import Any
 
-from spikestill.types import InputError
 from spikestill.text import visible
+from spikestill.types import InputError
 
 __all__ = ["Unreadable"]
 

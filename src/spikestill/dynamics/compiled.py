@@ -41,7 +41,17 @@ _MACHINE_FLAGS = (
 """Tried in turn: not every compiler knows this processor, or OpenMP."""
 _SECONDS = 240.0
 """After which a compiler is given up; it takes 5 to 15 on one idle core."""
-_PROCESSOR_LINES = ("flags", "Features", "isa", "model name", "CPU implementer", "CPU part", "CPU variant", "uarch", "cpu")
+_PROCESSOR_LINES = (
+    "flags",
+    "Features",
+    "isa",
+    "model name",
+    "CPU implementer",
+    "CPU part",
+    "CPU variant",
+    "uarch",
+    "cpu",
+)
 """Of /proc/cpuinfo, on x86, ARM, RISC-V and POWER: what -march=native looks at."""
 
 
@@ -177,5 +187,7 @@ def _processor() -> str:
     if told:
         return "\n".join(told)
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # macOS
-        return _run(["sysctl", "machdep.cpu", "hw.optional"], 30).stdout.decode(errors="replace") or platform.processor()
+        return (
+            _run(["sysctl", "machdep.cpu", "hw.optional"], 30).stdout.decode(errors="replace") or platform.processor()
+        )
     return platform.processor()

@@ -40,9 +40,9 @@ def _parents_are_safe(folder: Path) -> bool:
         found = parent.stat()
         if not _is_own(found):
             return False
-        if os.name == "posix" and found.st_mode & _BY_OTHERS and not found.st_mode & stat.S_ISVTX:
-            if found.st_mode & stat.S_IWOTH or not _is_group_of_one(found.st_gid):
-                return False
+        is_open = os.name == "posix" and found.st_mode & _BY_OTHERS and not found.st_mode & stat.S_ISVTX
+        if is_open and (found.st_mode & stat.S_IWOTH or not _is_group_of_one(found.st_gid)):
+            return False
     return True
 
 

@@ -97,7 +97,8 @@ def replay_onnx(path: str | Path, snn: SpikingNetwork, images: Tensor) -> Predic
         images: ``[B, C, H, W]``, or events ``[T, B, C, H, W]``.
 
     Raises:
-        InputError: for a file that onnxruntime cannot read, a network whose logits are not finite, and where the extra ``export`` is not installed.
+        InputError: for a file that onnxruntime cannot read, a network whose logits are not finite, and where the extra
+            ``export`` is not installed.
     """
     import torch
 

@@ -34,8 +34,8 @@ _STEPS_THAT_FIT = 4
 class SpikingNetwork(nn.Module):
     """A spiking network: ``snn(images)`` carries no state from call to call.
 
-    ``torch.compile``, ``torch.export``, ``torch.jit.trace`` under ``torch.no_grad()``, ``make_fx`` and the transforms of
-    ``torch.func`` see plain operations of torch, without autograd the same numbers.
+    ``torch.compile``, ``torch.export``, ``torch.jit.trace`` under ``torch.no_grad()``, ``make_fx`` and the transforms
+    of ``torch.func`` see plain operations of torch, without autograd the same numbers.
 
     Args:
         body: the graph of one time step, neurons in it (see ``to_spiking``).
@@ -260,10 +260,8 @@ def _places(body: fx.GraphModule, taps: Collection[str]) -> tuple[dict[str, fx.N
 
 def _require_recordable() -> None:
     """Refuse ``torch.jit.trace`` with autograd: it has no surrogate gradient, and fails within itself."""
-    if torch.jit.is_tracing() and torch.is_grad_enabled():  # type: ignore[no-untyped-call]
-        raise InputError(
-            "torch.jit.trace records no surrogate gradient: trace a spiking network under torch.no_grad(), for inference"
-        )
+    if torch.jit.is_tracing() and torch.is_grad_enabled():  # type: ignore[attr-defined]
+        raise InputError("torch.jit.trace records no surrogate gradient: trace a spiking network under torch.no_grad()")
 
 
 def _needs_statistics(module: nn.Module) -> bool:

@@ -181,7 +181,7 @@ def _function(path: str) -> Callable[..., object]:
         raise _unknown(attribute, public, "", kind=f"function of module '{module_name}'")
     function = getattr(module, attribute)
     _require_model_function(function, name)
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def _require_model_function(function: Any, name: str) -> None:

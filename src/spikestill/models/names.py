@@ -82,7 +82,12 @@ def create(
                 raise InputError(
                     f"model '{name}' has no pretrained weights: train it first, or choose a timm: or torchvision: model"
                 )
-            sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size, "width": width}
+            sizes: dict[str, Any] = {
+                "num_classes": num_classes,
+                "in_channels": in_channels,
+                "image_size": image_size,
+                "width": width,
+            }
             model = build(Specification.parse(name, takes, options, **sizes))
             initialise(model)
             return model
@@ -103,8 +108,9 @@ def _external(
 ) -> nn.Module:
     if source == "python":
         # Asked for only when they differ from the default, so that a function need not know them.
-        asked = ({} if width == 1.0 else {"width": width}) | ({"pretrained": True} if pretrained else {})
-        sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+        asked: dict[str, Any] = {} if width == 1.0 else {"width": width}
+        asked |= {"pretrained": True} if pretrained else {}
+        sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
         return external.from_python(rest, **sizes, trust_code=trust_code, **asked, **options)
     if width != 1.0:
         raise InputError(f"model '{source}:{rest}' has a fixed width: leave out width={width:g}")

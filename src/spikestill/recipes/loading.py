@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origi
 import yaml
 
 from spikestill.data import EVENT_DATA
+from spikestill.files import regular
 from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.names import presets
 from spikestill.recipes.schema import AnnRecipe, Recipe
 from spikestill.recipes.words import one_line, refuse_unknown_options, spelled
-from spikestill.files import regular
 from spikestill.types import InputError, unknown_name
 from spikestill.values import read_yaml, require_shallow
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from spikestill.files import writing
 from spikestill.report.comparison import Row
-from spikestill.types import InputError
 from spikestill.text import plot_label
+from spikestill.types import InputError
 
 __all__ = ["accuracy_over_time"]
 

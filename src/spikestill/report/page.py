@@ -12,8 +12,8 @@ from spikestill.files import write_atomically
 from spikestill.report import sections
 from spikestill.report.colours import DARK, LIGHT, variables
 from spikestill.report.shown import shown
-from spikestill.types import InputError
 from spikestill.text import visible
+from spikestill.types import InputError
 
 __all__ = ["rendered", "write_page"]
 

@@ -19,11 +19,11 @@ from torch import Tensor
 from spikestill.data import duration
 from spikestill.files import regular, write_atomically
 from spikestill.runs import Run, write_weights
+from spikestill.text import visible
 from spikestill.train.learner import Learner
 from spikestill.train.memory import forget_peak_memory, peak_memory
 from spikestill.train.stopping import StopRequest
 from spikestill.types import InputError
-from spikestill.text import visible
 
 __all__ = ["AtomicCheckpoints", "Journal", "Progress", "best_weights_file", "last_checkpoint_file"]
 

@@ -10,11 +10,11 @@ from spikestill.recipes import as_mapping
 from spikestill.recipes.experiment import Experiment, PlannedRun
 from spikestill.recipes.loading import differences
 from spikestill.runs import HeldError, Run
+from spikestill.text import visible
 from spikestill.train.api import train
 from spikestill.train.processes import was_launched
 from spikestill.trust import code_names, consent, require_consent
 from spikestill.types import InputError
-from spikestill.text import visible
 
 __all__ = ["carry_out", "refuse_other_runs", "unfinished"]
 

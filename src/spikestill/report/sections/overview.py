@@ -64,8 +64,9 @@ def overview(systems: Sequence[Shown]) -> Section | None:
     ]
     rows = [_row(system) for system in systems]
     note = (
-        "Accuracy on the test images, mean ± standard deviation over seeds. The interval is Wilson's, of the number of test "
-        "images: two systems whose difference lies within chance are not ranked. SynOps: accumulates an image, in millions. "
+        "Accuracy on the test images, mean ± standard deviation over seeds. The interval is Wilson's, of the number of "
+        "test images: systems whose difference lies within chance are not ranked. SynOps: accumulates an image, in "
+        "millions. "
         "Energy: an estimate, as a share of the same network's as an ANN. Minutes are those of the training."
     )
     kept = [column for column, cells in enumerate(zip(*rows, strict=True)) if any(cells)]
