@@ -36,7 +36,7 @@ COMMANDS = {
 }
 
 
-_TRUST_CODE = """  --trust-code  with any command: run python: functions also if a run, an experiment or a recipe names them;
+_TRUST_CODE = """  --trust-code  with any command: run the python: functions that a run, an experiment or a recipe names;
                 those that you type yourself need no consent"""
 
 
