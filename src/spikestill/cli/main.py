@@ -36,7 +36,7 @@ COMMANDS = {
 }
 
 
-_TRUST_CODE = """  --trust-code  with any command: run the python: functions that a run, an experiment or a recipe names;
+_TRUST_CODE = """  --trust-code  with any command: run the python: functions that runs, experiments and recipes name;
                 those that you type yourself need no consent"""
 
 
