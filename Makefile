@@ -37,7 +37,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  --constraint constraints.txt --editable '.[dev,events,export,report,peers]'
 	@touch $@
 
-demo: $(INSTALLED)  ## teacher and three spiking students on real handwriting, a few minutes on two cores
+demo: $(INSTALLED)  ## an ANN on real handwriting, and the best spiking network of it, a few minutes on two cores
 	$(BIN)/spikestill demo
 
 check: lint  ## lint, types, layers and the fast tests: under three minutes

@@ -152,7 +152,8 @@ def relative_error(case: Case) -> float:
     """
     ann, images = case.ann(), case.images(4)
     snn = ss.to_spiking(ann, neuron=ss.IF(), timesteps=64, input_shape=case.input_shape)
-    ss.convert(snn, ann, [images], method="normalise")
+    as_published: dict[str, Any] = {"by": "layer", "start": "rest", "max_pool": "keep"}
+    ss.convert(snn, ann, [images], method="normalise", **as_published)
     with torch.no_grad():
         wanted = ann(images[:1])
         return float((snn.eval()(images[:1]) - wanted).norm() / wanted.norm())

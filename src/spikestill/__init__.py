@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spikestill.analysis import evaluate
     from spikestill.export import from_spikingjelly, to_spikingjelly
     from spikestill.train import distill
+    from spikestill.train.auto import auto
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ __all__ = [
     "SpikingNetwork",
     "Triangle",
     "analysis",
+    "auto",
     "check",
     "convert",
     "data",
@@ -53,6 +55,7 @@ __all__ = [
 
 _LAZY_LAYERS = ("analysis", "data", "export", "models", "objectives", "train")
 _LAZY_FUNCTIONS = {
+    "auto": "train",
     "distill": "train",
     "evaluate": "analysis",
     "from_spikingjelly": "export",

@@ -72,8 +72,14 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
+def write_atomically(path: Path, content: bytes | memoryview, *, synchronise: bool = True) -> None:
     """Write a temporary file beside ``path``, synchronise it and move it into place.
+
+    Args:
+        path: of the file; its folders are made.
+        content: all of it.
+        synchronise: wait for the disk. Without it the file outlives a killed process, not a power cut: for many files
+            that can be made again.
 
     Raises:
         InputError: when the disk is full or the folder cannot be written.
@@ -87,9 +93,11 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
             with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                if synchronise:
+                    os.fsync(file.fileno())
             temporary.replace(path)
-            _synchronise(path.parent)
+            if synchronise:
+                _synchronise(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

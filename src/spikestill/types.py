@@ -80,6 +80,7 @@ class Record:
         spikes: by point name, the tapped spikes ``[T, B, C, H, W]``; only where a sequence was asked for.
         gradients: by point name, the gradient ``[B, C, H, W]`` of each image's own cross-entropy by the activation
             there; of a teacher alone, and only where an objective asks for it.
+        timesteps: T, how many time steps were run; None for an ANN.
     """
 
     logits: Tensor
@@ -87,3 +88,4 @@ class Record:
     steps: Tensor | None = None
     spikes: Mapping[str, Tensor] = field(default_factory=dict)
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
+    timesteps: int | None = None

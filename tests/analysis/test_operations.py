@@ -319,7 +319,7 @@ def test_a_conversion_s_factors_and_constants_are_no_analog_values() -> None:
     ann = network("dense").eval()
     snn = to_spiking(ann, neuron=IF(), timesteps=4, input_shape=SHAPE)
     images = torch.randn(4, *SHAPE)
-    convert(snn, ann, [images], method="normalise")
+    convert(snn, ann, [images], method="normalise", by="layer")
     assert any(node.target is operator.mul for node in snn.body.graph.nodes)
     found = measured(snn, images)
     first, *others = found.layers.values()

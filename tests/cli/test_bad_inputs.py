@@ -235,8 +235,41 @@ CASES: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
     "kind of names": (["list", "model"], "unknown list 'model': did you mean 'models'?"),
     "input shape": (["check", "vgg5", "--input-shape=3,32"], "--input-shape must be channels,height,width"),
     "missing argument": (["check"], "model"),
-    "nothing to convert": (["convert", "--timesteps=4"], "convert needs a run folder, which comes first"),
-    "no run to convert": (["convert", "absent"], "absent is no run folder"),
+    "nothing to convert": (
+        ["convert", "--timesteps=4"],
+        "convert needs a run folder, a file of weights or a model, which comes first",
+    ),
+    "no file to convert": (["convert", "absent.pt"], "there is no file of weights at absent.pt"),
+    "a model without weights": (
+        ["convert", "resnet18", "--data=digits"],
+        "model 'resnet18' has no published weights: name a file of them, as in spikestill convert FILE",
+    ),
+    "a model without data": (
+        ["convert", "timm:resnet18"],
+        "timm:resnet18 does not say on which data: name them with --data (see `spikestill list datasets`)",
+    ),
+    "a model and a model": (
+        ["convert", "timm:resnet18", "--model=vgg5"],
+        "timm:resnet18 is a model: --model is for a file of weights",
+    ),
+    "mean without std": (["train", "ann", "--mean=0.5"], "mean and std belong together: give both, or neither"),
+    "mean of 3 channels": (
+        ["train", "ann", "--data=digits", "--mean=0.5,0.4,0.3", "--std=1,1,1"],
+        "mean and std have 3 numbers, the images of digits 1 channel: give one a channel",
+    ),
+    "mean of another scale": (
+        ["train", "ann", "--data=digits", "--mean=127.5", "--std=255"],
+        "mean must lie in [0, 1], the scale of pixels divided by 255, not 127.5",
+    ),
+    "no deviation": (["train", "ann", "--data=digits", "--mean=0.5", "--std=0"], "std must be positive, not 0"),
+    "mean of signed pixels": (
+        ["train", "ann", "--data=digits", "--mean=0.5", "--std=0.5", "--pixel-scale=signed"],
+        "mean and std are not for pixels in [-1, 1] (pixel_scale signed, encoder poisson): leave them out",
+    ),
+    "no run to convert": (
+        ["convert", "absent"],
+        "'absent' is no run folder, no file of weights (.safetensors, .pt, .pth, .ckpt or .bin) and no model (timm:",
+    ),
     "a spiking run to convert": (spiking_run, "holds a spiking network already: give the run of an ANN"),
     "method of conversion": (unknown_conversion, "initialise"),
     "a useless source": (["distill", "rate-bp", "--source=x"], "a source is given, but initialise: random converts"),

@@ -12,6 +12,9 @@ from spikestill.nn import IF
 from tests.graph import networks
 from tests.graph.networks import SHAPE
 
+PUBLISHED = {"by": "layer", "start": "rest"}
+"""One threshold a layer and a start at rest, as most of the papers have it."""
+
 CONVERGING = [name for name in networks.NETWORKS if name != "max pooling"]
 """The networks that become exact with time: the maximum of spikes is not the spikes' maximum."""
 

@@ -7,7 +7,7 @@ from torch import nn
 
 import spikestill as ss
 from spikestill.graph import SpikingNetwork
-from tests.convert.networks import images, pair
+from tests.convert.networks import PUBLISHED, images, pair
 from tests.convert.test_convert import activations
 
 
@@ -25,7 +25,7 @@ def mean_errors(ann: nn.Module, snn: SpikingNetwork, inputs: torch.Tensor, times
 def test_thresholds_minimise_the_error_of_quantising(timesteps: int, grid: int) -> None:
     ann, snn = pair("residual")
     inputs = images()
-    ss.convert(snn, ann, inputs.split(3), "calibrate", timesteps=timesteps, grid=grid, correct="none")
+    ss.convert(snn, ann, inputs.split(3), "calibrate", timesteps=timesteps, grid=grid, correct="none", **PUBLISHED)
     for (_, neuron), tensor in zip(snn.neurons(), activations(ann, inputs), strict=True):
         a = tensor.double().numpy()
         candidates = a.max() * np.arange(1, grid + 1) / grid
@@ -43,7 +43,7 @@ def test_corrections_make_the_mean_error_smaller(name: str, correct: str) -> Non
     _, corrected = pair(name)
     inputs = images()
     for snn, kind in ((plain, "none"), (corrected, correct)):
-        ss.convert(snn, ann, inputs.split(3), "calibrate", timesteps=8, correct=kind)
+        ss.convert(snn, ann, inputs.split(3), "calibrate", timesteps=8, correct=kind, **PUBLISHED)
     before, after = (sum(float(e.abs().sum()) for e in mean_errors(ann, s, inputs, 8)) for s in (plain, corrected))
     assert after < 0.8 * before
     assert all((neuron.initial is None) == (correct == "light") for _, neuron in corrected.neurons())
@@ -56,7 +56,7 @@ def test_light_adds_the_mean_error_of_a_channel_to_its_bias() -> None:
     _, corrected = pair("plain")
     inputs = images()
     for snn, correct in ((plain, "none"), (corrected, "light")):
-        ss.convert(snn, ann, [inputs], "calibrate", timesteps=8, correct=correct)
+        ss.convert(snn, ann, [inputs], "calibrate", timesteps=8, correct=correct, **PUBLISHED)
     error = mean_errors(ann, plain, inputs, 8)[0].mean((1, 2))
     one, other = (snn.body.state_dict() for snn in (plain, corrected))
     torch.testing.assert_close(other["0.bias"], one["0.bias"] + error)
@@ -69,7 +69,7 @@ def test_potential_starts_each_neuron_at_t_times_its_own_error() -> None:
     _, corrected = pair("plain")
     inputs = images()
     for snn, correct in ((plain, "none"), (corrected, "potential")):
-        ss.convert(snn, ann, [inputs], "calibrate", correct=correct)  # at the network's own T, 8
+        ss.convert(snn, ann, [inputs], "calibrate", correct=correct, **PUBLISHED)  # at the network's own T, 8
     initial = dict(corrected.neurons())["2"].initial
     torch.testing.assert_close(initial, 8 * mean_errors(ann, plain, inputs, 8)[0])
     one, other = (snn.body.state_dict() for snn in (plain, corrected))
@@ -90,7 +90,7 @@ def test_a_current_without_a_layer_of_its_own_gets_a_constant() -> None:
 
     ann, inputs = Doubled(), images()
     snn = ss.to_spiking(ann, input_shape=(3, 8, 8), neuron=ss.IF(), timesteps=8, gradient="bptt").eval()
-    ss.convert(snn, ann, [inputs], "calibrate")
+    ss.convert(snn, ann, [inputs], "calibrate", **PUBLISHED)
     added = {name: tuple(value.shape) for name, value in snn.body.named_buffers() if "correction" in name}
     assert added == {"relu1_correction": (4, 1, 1), "relu2_correction": (4, 1, 1)}
     assert max(float(error.mean((1, 2)).abs().max()) for error in mean_errors(ann, snn, inputs, 8)) < 0.02

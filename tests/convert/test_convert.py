@@ -20,6 +20,8 @@ METHODS = {
     "threshold-balancing": {},
     "shift": {},
     "calibrate": {"correct": "none", "timesteps": 1000, "grid": 1},
+    "balance-locally": {"passes": 500},
+    "best": {"timesteps": 1000},
 }
 LENGTHS = (16, 64, 256, 1024)
 
@@ -190,8 +192,8 @@ def test_poisson_inputs_have_the_scale_of_their_encoder() -> None:
     ("arguments", "message"),
     [
         ({"method": "normalize"}, "unknown method of conversion 'normalize': did you mean 'normalise'?"),
-        ({"percentil": 3}, "unknown option of method threshold-balancing 'percentil': did you mean 'percentile'?"),
-        ({"work": 3}, "unknown option of method threshold-balancing 'work'"),
+        ({"method": "shift", "percentil": 3}, "unknown option of method shift 'percentil': did you mean 'percentile'?"),
+        ({"work": 3}, "unknown option of method best 'work'"),
         ({"batches": []}, "conversion needs calibration images: there are none"),
         ({"batches": [torch.rand(0, *SHAPE)]}, "conversion needs calibration images: there are none"),
         ({"batches": [torch.rand(2, 3, 2, 8, 8)]}, "the model does not run on images of 3x2x8x8"),
@@ -250,5 +252,5 @@ def test_events_are_refused() -> None:
 
 
 def test_names_and_the_public_function() -> None:
-    assert names() == ["calibrate", "normalise", "quantise", "shift", "threshold-balancing"]
+    assert names() == ["balance-locally", "best", "calibrate", "normalise", "quantise", "shift", "threshold-balancing"]
     assert callable(ss.convert)

@@ -15,7 +15,7 @@ from spikestill.convert import restore
 from spikestill.convert.fitting import segment_before
 from spikestill.graph import SpikingNetwork
 from spikestill.graph.sequence import SequenceRun
-from tests.convert.networks import ALL, images, pair
+from tests.convert.networks import ALL, PUBLISHED, images, pair
 from tests.convert.test_convert import activations
 
 T = 4
@@ -26,8 +26,8 @@ def light_and_fitted(name: str, inputs: Tensor, **options: object) -> tuple[nn.M
     """An ANN, and its spiking network before and after the fit."""
     ann, light = pair(name)
     fitted = copy.deepcopy(light)
-    ss.convert(light, ann, inputs.split(3), "calibrate", timesteps=T, correct="light")
-    ss.convert(fitted, ann, inputs.split(3), "calibrate", timesteps=T, correct="weights", **options)  # type: ignore[arg-type]
+    ss.convert(light, ann, inputs.split(3), "calibrate", timesteps=T, correct="light", **PUBLISHED)
+    ss.convert(fitted, ann, inputs.split(3), "calibrate", timesteps=T, correct="weights", **{**PUBLISHED, **options})  # type: ignore[arg-type]
     return ann, light, fitted
 
 
@@ -124,7 +124,7 @@ def test_logits_of_other_images_come_nearer_to_the_ann(name: str) -> None:
     ann, plain = pair(name)
     light, fitted = copy.deepcopy(plain), copy.deepcopy(plain)
     for snn, correct in ((plain, "none"), (light, "light"), (fitted, "weights")):
-        ss.convert(snn, ann, inputs.split(8), "calibrate", timesteps=T, correct=correct, **FAST)
+        ss.convert(snn, ann, inputs.split(8), "calibrate", timesteps=T, correct=correct, **FAST, **PUBLISHED)
     with torch.no_grad():
         wanted = ann(others)
         errors = [float((snn.unroll(others, T).mean(0) - wanted).square().mean()) for snn in (plain, light, fitted)]
@@ -146,7 +146,7 @@ def test_a_layer_that_two_neuron_layers_read_stays_as_it_is() -> None:
     ann, inputs = Doubled(), images()
     ann.head.bias.requires_grad_(False)
     snn = ss.to_spiking(ann, input_shape=(3, 8, 8), neuron=ss.IF(), timesteps=T).eval()
-    ss.convert(snn, ann, [inputs], "calibrate", correct="weights", **FAST)
+    ss.convert(snn, ann, [inputs], "calibrate", correct="weights", **FAST, **PUBLISHED)
     assert torch.equal(snn.body.conv.weight, ann.conv.weight)
     assert not torch.equal(snn.body.head.bias, ann.head.bias)
     assert not snn.body.head.bias.requires_grad
@@ -170,7 +170,7 @@ def test_a_sum_in_place_is_fitted_as_any_other() -> None:
         torch.manual_seed(1)
         ann = Sum(in_place)
         snn = ss.to_spiking(ann, input_shape=(3, 8, 8), neuron=ss.IF(), timesteps=T).eval()
-        ss.convert(snn, ann, inputs.split(4), "calibrate", correct="weights", **FAST)
+        ss.convert(snn, ann, inputs.split(4), "calibrate", correct="weights", **FAST, **PUBLISHED)
         with torch.no_grad():
             logits.append(snn(inputs))
     torch.testing.assert_close(*logits)
@@ -179,7 +179,7 @@ def test_a_sum_in_place_is_fitted_as_any_other() -> None:
 def test_the_rebuilt_network_is_the_fitted_one() -> None:
     ann, snn = pair("identity shortcut")
     fresh, inputs = copy.deepcopy(snn), images()
-    ss.convert(snn, ann, [inputs], "calibrate", correct="weights", iterations=3)
+    ss.convert(snn, ann, [inputs], "calibrate", correct="weights", iterations=3, **PUBLISHED)
     restore(fresh, json.loads(json.dumps(snn.body.meta["converted"])))
     fresh.load_state_dict(snn.state_dict())
     with torch.no_grad():

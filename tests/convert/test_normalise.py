@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 
 import spikestill as ss
 from spikestill.nn import LIF
-from tests.convert.networks import ALL, images, pair
+from tests.convert.networks import ALL, PUBLISHED, images, pair
 from tests.convert.test_convert import activations
 
 
@@ -36,7 +36,7 @@ def test_with_clipped_activations_the_function_is_the_anns(name: str, options: d
 def test_the_percentile_is_that_of_all_activations(percentile: float) -> None:
     ann, snn = pair("plain")
     inputs = images()
-    ss.convert(snn, ann, inputs.split(3), "normalise", percentile=percentile)
+    ss.convert(snn, ann, inputs.split(3), "normalise", percentile=percentile, **PUBLISHED)
     first, second = (np.percentile(value.numpy(), percentile) for value in activations(ann, inputs))
     wanted, given = ann.state_dict(), snn.body.state_dict()
     torch.testing.assert_close(given["0.weight"], wanted["0.weight"] / first)
@@ -66,7 +66,7 @@ def test_model_based_scales_are_the_largest_sums_of_positive_weights() -> None:
         ({"percentile": 0}, r"percentile must lie in \(0, 100\], not 0"),
         ({"percentile": 101.0}, r"percentile must lie in \(0, 100\], not 101"),
         ({"percentile": float("nan")}, r"percentile must lie in \(0, 100\], not nan"),
-        ({"percentile": 1.0}, r"'2' has no positive activation \(percentile 1\)"),
+        ({"percentile": 1.0, "by": "layer"}, r"'2' has no positive activation \(percentile 1\)"),
         ({"based_on": "luck"}, "based_on must be 'data' or 'model', not 'luck'"),
     ],
 )

@@ -47,14 +47,14 @@ def test_scales_of_one_change_nothing() -> None:
 )
 def test_explicit_factors_stand_only_where_no_layer_can_take_them(name: str, count: int) -> None:
     ann, snn = pair(name)
-    ss.convert(snn, ann, [images()], "normalise")
+    ss.convert(snn, ann, [images()], "normalise", by="layer")
     assert len(factors(snn)) == count
 
 
 def test_the_factor_of_a_shortcut_is_the_ratio_of_the_scales() -> None:
     ann, snn = pair("identity shortcut")
     inputs = images()
-    ss.convert(snn, ann, [inputs], "normalise", percentile=100.0)
+    ss.convert(snn, ann, [inputs], "normalise", percentile=100.0, by="layer")
     with torch.no_grad():
         stem = ann[:3](inputs)  # type: ignore[index]
         first = ann[3](stem)  # type: ignore[index]

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from spikestill.data import aedat4_writing
+from spikestill.data.frames import Recording
+
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SENSOR = 128
 
 Events = dict[str, np.ndarray]
-
-_HEADER = """<dv version="2.0"><node name="outInfo" path="/mainloop/Recorder/outInfo/">
-<node name="0" path="/mainloop/Recorder/outInfo/0/"><attr key="compression" type="string">NONE</attr>
-<attr key="originalModuleName" type="string">capture</attr><attr key="originalOutputName" type="string">events</attr>
-<attr key="typeDescription" type="string">Array of events (polarity ON/OFF).</attr>
-<attr key="typeIdentifier" type="string">EVTS</attr>
-<node name="info" path="/mainloop/Recorder/outInfo/0/info/"><attr key="sizeX" type="int">128</attr>
-<attr key="sizeY" type="int">128</attr><attr key="source" type="string">DVS128</attr>
-</node></node></node></dv>"""
 
 
 def some_events(seed: int, label: int = 0, count: int = 400) -> Events:
@@ -32,34 +25,10 @@ def some_events(seed: int, label: int = 0, count: int = 400) -> Events:
     return {"t": times, "x": x, "y": y, "p": generator.integers(0, 2, count)}
 
 
-def aedat4(events: Events, packets: int = 2) -> bytes:
-    """A recording as DV writes it: a line, a size-prefixed header, then packets of events, each a flatbuffer."""
-    chunks = np.array_split(np.arange(len(events["t"])), packets)
-    parts = [struct.pack("<ii", 0, len(body)) + body for body in (_event_packet(events, rows) for rows in chunks)]
-    return b"#!AER-DAT4.0\r\n" + _io_header() + b"".join(parts)
-
-
-def _io_header() -> bytes:
-    """Table ``IOHE``: compression (int32), position of the data table (int64, none), description (string)."""
-    text = _HEADER.encode()
-    table = struct.pack("<iiqI", 24 - 8, 0, -1, 4)
-    vtable = struct.pack("<HHHHH", 10, len(table), 4, 8, 16)
-    string = struct.pack("<I", len(text)) + text + b"\0"
-    body = struct.pack("<I4s", 24, b"IOHE") + vtable.ljust(16, b"\0") + table + string
-    body = body.ljust(-(-len(body) // 4) * 4, b"\0")
-    return struct.pack("<I", len(body)) + body
-
-
-def _event_packet(events: Events, rows: np.ndarray) -> bytes:
-    """Table ``EVTS``: a vector of 16-byte structs {int64 t, int16 x, int16 y, uint8 on, 3 bytes of nothing}."""
-    kind = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("on", "u1"), ("pad", "V3")])
-    structs = np.zeros(len(rows), kind)
-    for field, name in (("t", "t"), ("x", "x"), ("y", "y"), ("on", "p")):
-        structs[field] = events[name][rows]
-    vtable = struct.pack("<HHH", 6, 8, 4)
-    body = struct.pack("<I4s", 16, b"EVTS") + vtable.ljust(8, b"\0") + struct.pack("<iI", 8, 8)
-    body += bytes(4) + struct.pack("<I", len(rows)) + structs.tobytes()
-    return struct.pack("<I", len(body)) + body
+def aedat4(events: Events, packets: int = 2, compress: bool = False) -> bytes:
+    """A recording of these events as a file."""
+    recording = Recording(events["x"], events["y"], events["p"], events["t"])
+    return aedat4_writing.aedat4(recording, sensor=SENSOR, source="DVS128", packets=packets, compress=compress)
 
 
 def write_cifar10_dvs(place: Path, recordings: int = 10, events: int = 400, reverse: bool = False) -> Path:

@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image, features
 
-from spikestill.data import progress, reading
+from spikestill import progress
+from spikestill.data import reading
 from spikestill.data.decode import FORMATS, decode_all, resize
 from spikestill.data.unreadable import Unreadable
 from spikestill.types import InputError
@@ -175,7 +176,10 @@ def test_long_work_is_reported(
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(progress, "_SILENT", -1.0)
     decode_all(contents, 200, title="decoding train", image_size=None)
-    assert capsys.readouterr().err == "decoding train: 200 of 200 images\n"
+    assert capsys.readouterr().err.splitlines() == [
+        "decoding train: 64 of 200 images, 0:00 min left",
+        "decoding train: 200 of 200 images",
+    ]
 
 
 def test_resize() -> None:

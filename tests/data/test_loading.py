@@ -86,9 +86,11 @@ def test_names() -> None:
         "cifar10-dvs",
         "cifar100",
         "digits",
+        "digits-events",
         "dvs-gesture",
         "folder:PATH",
         "imagenet",
+        "images-events:DATA",
         "parquet:PATH",
         "tiny-imagenet",
     ]

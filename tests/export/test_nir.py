@@ -294,7 +294,7 @@ def test_missing_metadata_are_named(key: str, tmp_path: Path) -> None:
     ("key", "value", "match"),
     [
         ("dt", -1.0, "dt must be positive, not -1"),
-        ("dt", "fast", "dt and timesteps must be numbers"),
+        ("dt", "fast", "dt, timesteps and read_out_from must be numbers"),
         ("timesteps", 0, "number of time steps must be at least 1"),
         ("reset", "zero", "unknown reset 'zero'"),
         ("order", "never", "unknown order 'never'"),

@@ -10,6 +10,9 @@ from torch import fx, nn
 from torch.nn import functional
 
 from spikestill.graph import record, to_spiking, trace
+from spikestill.nn import Events
+from spikestill.types import InputError
+from tests.graph.networks import gradients, spiking
 
 SHAPE = (3, 8, 8)
 LABELS = torch.tensor([0, 3, 1, 4])
@@ -73,3 +76,44 @@ def test_a_point_may_be_asked_for_under_several_names(mode: Any) -> None:
     theirs = record(frozen(staged()), images, ["2", "2.1"], gradients=["2.1", "2"], labels=LABELS)
     assert torch.equal(theirs.features["2"], theirs.features["2.1"])
     assert torch.equal(theirs.gradients["2"], theirs.gradients["2.1"])
+
+
+@pytest.mark.parametrize("mode", ["rate", "bptt"])
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("name", ["residual", "plain", "dropout", "linear"])
+@pytest.mark.parametrize("timesteps", [1, 3, 6, 11])
+def test_with_another_t_it_is_the_record_of_a_network_of_that_t(
+    name: str, mode: Any, recompute: bool, timesteps: int
+) -> None:
+    """Values, gradients and running statistics to the last bit; beyond 4 and 8 steps other ways of running serve."""
+    one = spiking(name, timesteps=5, gradient=mode, recompute=recompute)
+    two = spiking(name, timesteps=timesteps, gradient=mode, recompute=recompute)
+    two.load_state_dict(one.state_dict())
+    images, taps = torch.randn(4, *SHAPE), [next(layer for layer, _ in one.neurons())]
+    found = []
+    for network, given in ((one, timesteps), (two, None)):
+        torch.manual_seed(0)  # of dropout's mask
+        kept = network.record(images, taps, given)
+        (functional.cross_entropy(kept.logits, LABELS) + kept.features[taps[0]].square().mean()).backward()
+        found.append(kept)
+    assert found[0].timesteps == found[1].timesteps == timesteps
+    assert torch.equal(found[0].logits, found[1].logits)
+    assert torch.equal(found[0].features[taps[0]], found[1].features[taps[0]])
+    assert (found[0].steps is None) == (mode == "rate")
+    theirs = gradients(two)
+    for weight, value in gradients(one).items():
+        assert torch.equal(value, theirs[weight]), weight
+    assert all(torch.equal(here, there) for here, there in zip(one.buffers(), two.buffers(), strict=True))
+
+
+def test_events_are_as_many_as_the_steps_that_are_asked_for() -> None:
+    snn = spiking("plain", timesteps=4, encoder=Events())
+    frames = torch.rand(4, 2, *SHAPE)
+    assert snn.record(frames[:2], timesteps=2).timesteps == 2
+    with pytest.raises(InputError, match="the events have 4 frames, the network runs 2 time steps"):
+        snn.record(frames, timesteps=2)
+
+
+def test_fewer_steps_than_one_are_refused() -> None:
+    with pytest.raises(InputError, match="the number of time steps must be at least 1, not 0"):
+        spiking("plain").record(torch.randn(2, *SHAPE), timesteps=0)

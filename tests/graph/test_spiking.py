@@ -193,7 +193,7 @@ def test_maxima_without_a_rule_are_refused_by_name() -> None:
     ann[2] = nn.MaxPool2d(2, dilation=2)
     with pytest.raises(InputError, match="cannot replace the dilated pooling at '2'"):
         to_spiking(ann, input_shape=SHAPE, max_pool="average")
-    with pytest.raises(InputError, match="max_pool must be 'keep' or 'average'"):
+    with pytest.raises(InputError, match="max_pool must be 'keep', 'gate' or 'average'"):
         to_spiking(ann, input_shape=SHAPE, max_pool="mean")  # type: ignore[arg-type]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -172,10 +173,58 @@ def test_networks_without_stages_are_refused() -> None:
         Blockwise.build(to_spiking(flat, input_shape=SHAPE), teacher, SHAPE)
 
 
-@pytest.mark.parametrize("options", [{"distillation": -1.0}, {"temperature": 0.0}])
-def test_weights_outside_their_range_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="distillation must not be negative, and temperature must be positive"):
-        Blockwise.build(*pair(), SHAPE, **options)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"distillation": -1.0}, "blockwise: distillation must be 0 or more, and finite, not -1.0"),
+        ({"temperature": 0.0}, "blockwise: temperature must be positive and finite, not 0.0"),
+        ({"curriculum": 2.0}, r"blockwise: curriculum must lie in \[0, 1\], not 2.0"),
+        ({"tail": "thawed"}, "blockwise: tail must be 'frozen' or 'trained', not 'thawed'"),
+    ],
+)
+def test_options_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Blockwise.build(*pair(), SHAPE, **options)
+
+
+def test_the_default_weights_are_those_that_help() -> None:
+    objective = Blockwise.build(*pair(), SHAPE)
+    assert (objective.distillation_weight, objective.temperature) == (0.3, 3.0)
+
+
+def test_a_trained_tail_starts_as_the_teachers_and_learns_while_the_teacher_stays() -> None:
+    student, teacher = pair()
+    before = copy.deepcopy(teacher.state_dict())
+    frozen, trained = (Blockwise.build(student, teacher, SHAPE, tail=tail) for tail in ("frozen", "trained"))
+    assert not list(frozen.trained_tails.parameters())
+    trained.mappings.load_state_dict(frozen.mappings.state_dict())
+    ours, theirs = records(student, teacher, frozen)
+    trained.mappings.train()  # the tails are in evaluation mode still, as the teacher is
+    torch.testing.assert_close(trained(ours, theirs, LABELS), frozen(ours, theirs, LABELS))
+    trained.train()
+    optimiser = torch.optim.SGD(trained.parameters(), 0.1)
+    loss = trained(ours, theirs, LABELS)
+    loss.backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in trained.parameters())
+    assert float(student.body.get_submodule("stage1.0").weight.grad.abs().sum()) > 0  # type: ignore[union-attr,operator]
+    optimiser.step()
+    assert trained(ours, theirs, LABELS) < loss
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in teacher.parameters())
+    assert not any(module.training for module in teacher.modules())
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+
+
+def test_trained_tails_share_one_copy_of_the_blocks_behind_the_first_point() -> None:
+    student, teacher = pair()
+    objective = Blockwise.build(student, teacher, SHAPE, tail="trained")
+    first, second, third = objective.tails
+    assert first.get_submodule("head.2") is third.get_submodule("head.2")
+    assert first.get_submodule("stage3.0") is second.get_submodule("stage3.0")
+    behind = [weight for name, weight in teacher.named_parameters() if not name.startswith("stage1")]
+    assert len(list(objective.trained_tails.parameters())) == len(behind)
+    assert {id(weight) for weight in objective.parameters()}.isdisjoint(id(weight) for weight in teacher.parameters())
+    again = Blockwise.build(student, teacher, SHAPE, tail="trained")
+    again.load_state_dict(objective.state_dict())
 
 
 def test_with_a_curriculum_the_branches_join_from_the_front_over_its_share_of_the_training() -> None:

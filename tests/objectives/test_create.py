@@ -31,9 +31,12 @@ def test_every_name_gives_its_objective() -> None:
     assert objectives.names() == [
         "activation-attention",
         "blockwise",
+        "branches",
         "cross-entropy",
         "gradient-attention",
         "logits",
+        "own-ensemble",
+        "selective",
         "spikes",
     ]
     for name in set(objectives.names()) - {"spikes"}:
@@ -67,11 +70,33 @@ def test_an_unknown_option_is_refused_with_the_nearest(name: str, option: str, n
         create(name, **{option: 1})
 
 
-@pytest.mark.parametrize("name", ["logits", "blockwise", "activation-attention", "gradient-attention"])
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("logits", {"temperature": "hot"}, "logits: temperature must be a number, not 'hot'"),
+        ("logits", {"temperature": True}, "logits: temperature must be a number, not True"),
+        ("logits", {"each_step": "no"}, "logits: each_step must be true or false, not 'no'"),
+        ("cross-entropy", {"mse_weight": None}, "cross-entropy: mse_weight must be a number, not None"),
+        ("blockwise", {"tail": "thawed"}, "blockwise: tail must be 'frozen' or 'trained', not 'thawed'"),
+        ("blockwise", {"tail": ["frozen"]}, r"blockwise: tail must be 'frozen' or 'trained', not \['frozen'\]"),
+        ("branches", {"distillation": [1]}, r"branches: distillation must be a number, not \[1\]"),
+    ],
+)
+def test_an_option_of_another_type_is_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        create(name, **options)
+
+
+def test_a_whole_number_is_a_number() -> None:
+    assert create("logits", temperature=2).temperature == 2
+
+
+@pytest.mark.parametrize("name", ["logits", "blockwise", "selective", "activation-attention", "gradient-attention"])
 def test_what_needs_a_teacher_says_so(name: str) -> None:
     with pytest.raises(InputError, match=f"objective {name} needs a teacher"):
         create(name, with_teacher=False)
 
 
-def test_cross_entropy_needs_none() -> None:
-    assert create("cross-entropy", with_teacher=False).teacher_taps == ()
+@pytest.mark.parametrize("name", ["cross-entropy", "own-ensemble", "branches"])
+def test_others_need_none(name: str) -> None:
+    assert create(name, with_teacher=False).teacher_taps == ()

@@ -54,7 +54,9 @@ def test_each_step_works_through_time_and_is_refused_under_rate_gradients() -> N
     through_time = to_spiking(ann, input_shape=(3, 2, 2), gradient="bptt")
     objective(through_time.record(images), teacher, LABELS).backward()
     assert all(parameter.grad is not None for parameter in through_time.parameters())
-    with pytest.raises(InputError, match="each_step needs --gradient bptt"):
+    with pytest.raises(
+        InputError, match="objective logits: each_step needs gradient: bptt.* set train_timesteps: anytime"
+    ):
         objective(to_spiking(ann, input_shape=(3, 2, 2)).record(images), teacher, LABELS)
 
 
@@ -63,7 +65,12 @@ def test_is_in_float32_whatever_the_logits_are() -> None:
     assert Logits()(*half, LABELS).dtype == torch.float32
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0])
+def test_the_default_temperature_is_the_one_that_helps() -> None:
+    teacher, student = torch.randn(6, 5), torch.randn(6, 5)
+    torch.testing.assert_close(Logits()(Record(student), Record(teacher), LABELS), by_hand(teacher, student, 3.0))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_temperature_that_is_not_positive_is_refused(temperature: float) -> None:
     with pytest.raises(InputError, match="temperature must be positive"):
         Logits(temperature)

@@ -83,6 +83,18 @@ def test_under_rate_gradients_the_mean_drives_the_output_neurons() -> None:
     assert all(parameter.grad is not None for parameter in student.body.parameters())
 
 
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_a_student_of_fewer_steps_is_compared_over_these(gradient: str) -> None:
+    student, teacher, images = spiking(gradient=gradient), spiking(), torch.rand(2, 1, 3, 3)
+    made = create("spikes", student=student, teacher=teacher, input_shape=(1, 3, 3), window=3, threshold=0.1)
+    first = create("spikes", student=spiking(2), teacher=spiking(2), input_shape=(1, 3, 3), window=2, threshold=0.1)
+    theirs = teacher.record(images)
+    assert theirs.steps is not None
+    ours = student.record(images, timesteps=2)
+    expected = first(ours, Record(theirs.logits, steps=theirs.steps[:2]), torch.tensor([0, 1]))
+    torch.testing.assert_close(made(ours, theirs, torch.tensor([0, 1])), expected)
+
+
 @pytest.mark.parametrize(
     ("student", "teacher", "options", "message"),
     [

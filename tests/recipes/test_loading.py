@@ -6,14 +6,14 @@ import pytest
 import yaml
 
 from spikestill.data import Augmentation
-from spikestill.recipes import AnnRecipe, DistillRecipe, Objective, as_mapping, from_mapping, load, presets
-from spikestill.recipes.loading import differences, overlaid
+from spikestill.recipes import AnnRecipe, Anytime, DistillRecipe, Objective, as_mapping, from_mapping, load, presets
+from spikestill.recipes.loading import differences
 from spikestill.types import InputError
 
 OF_LASNN = ["lasnn", "hybrid", "hybrid-distillation", "conversion", "calibration", "diet-snn", "qcfs"]
 OF_DATA = ["resnet34-imagenet", "resnet19-cifar10-dvs", "vgg11-cifar10-dvs", "vgg16-tiny-imagenet"]
 OF_ANNS = ("ann", "wide8-cifar10")
-OF_BLOCKWISE = ["labels-only", "label-distillation", "rate-bp", "blockwise"]
+OF_BLOCKWISE = ["labels-only", "label-distillation", "rate-bp", "blockwise", "self-distillation"]
 
 
 @pytest.mark.parametrize("name", OF_LASNN)
@@ -33,7 +33,7 @@ def test_every_preset_is_a_recipe_of_its_own_name(name: str) -> None:
     if name == "ann":
         assert load(AnnRecipe, name).method == "ann"
         return
-    words = [] if name in ("labels-only", "rate-bp") else ["--teacher", "runs/teacher"]
+    words = [] if name in ("labels-only", "rate-bp", "self-distillation") else ["--teacher", "runs/teacher"]
     recipe = load(DistillRecipe, name, words)
     assert (recipe.method, recipe.timesteps, recipe.neuron.leak) == (name, 4, 0.2)
     assert recipe.neuron.surrogate.options == {"alpha": 4.0}
@@ -55,6 +55,22 @@ def test_blockwise_has_the_weights_of_its_equation() -> None:
         Objective(name="logits", weight=0.3, options={"temperature": 3.0}),
         Objective(name="blockwise", weight=0.5, options={"distillation": 0.3, "temperature": 3.0}),
     )
+
+
+def test_self_distillation_needs_no_teacher() -> None:
+    recipe = load(DistillRecipe, "self-distillation")
+    assert (recipe.gradient, recipe.needs_teacher) == ("rate", ())
+    assert recipe.objectives == (
+        Objective(name="cross-entropy"),
+        Objective(name="branches", options={"distillation": 0.3, "temperature": 3.0}),
+    )
+
+
+def test_anytime_is_a_switch_with_two_shares() -> None:
+    assert load(DistillRecipe, "rate-bp").train_timesteps == "all"
+    recipe = load(DistillRecipe, "rate-bp", ["--train-timesteps=anytime", "--anytime.final=0.1"])
+    assert (recipe.train_timesteps, recipe.anytime) == ("anytime", Anytime(full=0.5, final=0.1))
+    assert from_mapping(DistillRecipe, as_mapping(recipe)) == recipe
 
 
 def test_overrides_are_dotted_typed_and_spelled_with_dashes_or_underscores() -> None:
@@ -167,17 +183,6 @@ def test_differences_leave_out_what_has_no_meaning_and_know_the_defaults() -> No
     assert differences(recipe, older) == ["stages"]
 
 
-def test_overlaid_nests_what_the_schema_nests_and_replaces_the_rest() -> None:
-    fields = {"optimiser": {"lr": 1, "name": "sgd"}, "model_options": {"bias": False}, "epochs": 3}
-    over = {"optimiser": {"lr": 2}, "model_options": {"dropout": 0.2}}
-    assert overlaid(AnnRecipe, fields, over) == {
-        "optimiser": {"lr": 2, "name": "sgd"},
-        "model_options": {"dropout": 0.2},
-        "epochs": 3,
-    }
-    assert fields["optimiser"] == {"lr": 1, "name": "sgd"}
-
-
 def test_spike_distillation_needs_a_teacher_that_spikes() -> None:
     with pytest.raises(InputError, match="spikes need a teacher: give --teacher RUN_OR_MODEL"):
         load(DistillRecipe, "spike-distillation")
@@ -200,3 +205,26 @@ def test_the_presets_of_one_data_set_have_its_papers_settings(name: str) -> None
     assert (recipe.timesteps, recipe.gradient, *optimiser, recipe.batch_size, recipe.epochs) == papers[data]
     assert recipe.augmentation.flip
     assert recipe.event_frames == (10 if data == "cifar10-dvs" else None)
+
+
+@pytest.mark.parametrize(
+    ("data", "mirrors", "folder"),
+    [
+        ("digits-events", False, "runs/labels-only-digits-events-vgg5-s0"),
+        ("images-events:digits", False, "runs/labels-only-images-events-digits-vgg5-s0"),
+        ("images-events:cifar10", True, "runs/labels-only-images-events-cifar10-vgg5-s0"),
+        ("images-events:parquet:x/hub/", True, "runs/labels-only-images-events-hub-vgg5-s0"),
+    ],
+)
+def test_simulated_events_are_taken_for_events(data: str, mirrors: bool, folder: str) -> None:
+    recipe = load(DistillRecipe, "labels-only", [f"--data={data}", "--student=vgg5", "--timesteps=10"])
+    assert recipe.encoder.name == "events"
+    assert (recipe.augmentation.crop, recipe.augmentation.roll, recipe.augmentation.flip) == (0, 5, mirrors)
+    assert recipe.event_frames == 10
+    assert recipe.folder == folder
+
+
+@pytest.mark.parametrize("data", ["images-events:cifr10", "images-events:", "digits-event"])
+def test_unknown_images_of_simulated_events_are_named(data: str) -> None:
+    with pytest.raises(InputError, match=f"unknown data set '{data.removeprefix('images-events:') or data}'"):
+        load(DistillRecipe, "labels-only", [f"--data={data}", "--student=vgg5"])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from spikestill.recipes import AnnRecipe, DistillRecipe, Neuron, Objective, Optimiser, Recipe, Schedule
+from spikestill.recipes import AnnRecipe, Anytime, DistillRecipe, Neuron, Objective, Optimiser, Recipe, Schedule
 from spikestill.types import InputError
 
 
@@ -49,8 +49,27 @@ from spikestill.types import InputError
         (
             DistillRecipe,
             {"teacher": "t", "objectives": (Objective(name="logits", options={"each_step": True}),)},
-            "logits: each_step needs gradient: bptt",
+            "logits: each_step needs gradient: bptt.* to train every step there, set train_timesteps: anytime",
         ),
+        (
+            DistillRecipe,
+            {"objectives": (Objective(name="cross-entropy", options={"each_step": True}),)},
+            "cross-entropy: each_step needs gradient: bptt",
+        ),
+        (DistillRecipe, {"objectives": (Objective(name="own-ensemble"),)}, "own-ensemble needs gradient: bptt"),
+        (
+            DistillRecipe,
+            {"teacher": "t", "objectives": (Objective(name="selective"),), "train_timesteps": "anytime"},
+            "selective needs gradient: bptt",
+        ),
+        (
+            DistillRecipe,
+            {"teacher": "t", "objectives": (Objective(name="gradient-attention"),), "train_timesteps": "anytime"},
+            "gradient-attention needs 2 time steps, and train_timesteps: anytime also draws fewer",
+        ),
+        (DistillRecipe, {"anytime": Anytime(full=1.5)}, r"anytime\.full must lie in \[0, 1\], not 1.5"),
+        (DistillRecipe, {"anytime": Anytime(final=-1.0)}, r"anytime\.final must lie in \[0, 1\], not -1.0"),
+        (DistillRecipe, {"anytime": Anytime(full=0.9)}, "anytime is given, but train_timesteps: all always runs T"),
         (DistillRecipe, {"initialise": "teacher-weights"}, "teacher-weights need a teacher"),
         (DistillRecipe, {"teacher": "runs/teacher"}, "no objective and no initialisation uses it"),
     ],

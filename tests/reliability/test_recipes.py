@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from spikestill.data import DataSet, load
 from spikestill.models import create
 from spikestill.recipes import DistillRecipe, NetworkDescription, from_mapping
-from spikestill.recipes.names import needs_teacher
+from spikestill.recipes.names import names, needs_teacher
 from spikestill.train.loaders import make_batches
 from spikestill.train.loop import _learner
 from spikestill.types import InputError
@@ -37,11 +37,9 @@ NEURONS = st.fixed_dictionaries(
 OBJECTIVES = st.lists(
     st.fixed_dictionaries(
         {
-            "name": st.sampled_from(
-                ["cross-entropy", "logits", "blockwise", "activation-attention", "gradient-attention", "spikes"]
-            ),
+            "name": st.sampled_from(names("objectives")),
             "weight": st.sampled_from([1.0, 0.5]),
-            "options": st.sampled_from([{}, {}, {}, {"temperature": 2.0}]),
+            "options": st.sampled_from([{}, {}, {}, {"temperature": 2.0}, {"each_step": True}, {"tail": "trained"}]),
         }
     ),
     min_size=1,
@@ -51,6 +49,7 @@ RECIPES = st.fixed_dictionaries(
     {
         "student": st.sampled_from(["vgg5", "vgg5", "resnet20"]),
         "timesteps": st.integers(1, 4),
+        "train_timesteps": st.sampled_from(["all", "anytime"]),
         "gradient": st.sampled_from(["rate", "bptt"]),
         "recompute": st.booleans(),
         "neuron": NEURONS,

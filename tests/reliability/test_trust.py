@@ -91,6 +91,7 @@ def test_code_that_a_file_names_needs_consent_in_every_command(
         refused(capsys, "verify", run)
     refused(capsys, "export", "snn", "--to=a.nir", "--replay=noise")
     refused(capsys, "convert", "ann", "--timesteps=2")
+    refused(capsys, "auto", "ann", "--out=auto", "--budget=1m")
     refused(capsys, "train", "ann/recipe.yaml", "--out=again")
     refused(capsys, "distill", "label-distillation", "--student=vgg5", "--teacher=ann", "--out=guided", *SHORT)
     entry = f'runs: {{a: {{recipe: ann, model: "{own_module}", epochs: 1, limit_train: 48, logger: none}}}}\n'

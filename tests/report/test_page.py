@@ -10,6 +10,7 @@ import pytest
 from spikestill.cli import main
 from spikestill.report import write_page
 from spikestill.report.page import rendered
+from spikestill.runs import Run
 from spikestill.types import InputError
 from tests.report.folders import CLASSES, ann, evidence, student
 
@@ -110,6 +111,15 @@ def test_it_can_be_read_without_seeing_it(tmp_path: Path) -> None:
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
+
+
+def test_the_drawn_number_of_time_steps_is_no_term_of_the_loss(tmp_path: Path) -> None:
+    folder = student(tmp_path / "run")
+    run = Run(Path(folder))
+    run.write_table("metrics.csv", [row | {"train_timesteps": "2.5"} for row in run.read_table("metrics.csv")])
+    page = rendered([folder])
+    assert ">blockwise<" in page
+    assert ">timesteps<" not in page
 
 
 def test_seeds_are_one_system_with_its_spread(tmp_path: Path) -> None:

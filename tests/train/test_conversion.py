@@ -62,27 +62,47 @@ def test_a_converted_network_is_a_run_that_is_rebuilt_from_its_files(
 
 @pytest.mark.slow
 def test_the_options_reach_the_method(student_recipe: StudentMaker, trained: Run) -> None:
-    recipe = converted(student_recipe(), trained, "threshold-balancing")
+    by_layer = Conversion(options={"by": "layer"})
+    recipe = converted(student_recipe(), trained, "threshold-balancing", conversion=by_layer)
     whole = network(train(recipe))
-    scaled = dataclasses.replace(recipe, out=f"{recipe.out}-2", conversion=Conversion(options={"factor": 0.5}))
+    options = {"by": "layer", "factor": 0.5}
+    scaled = dataclasses.replace(recipe, out=f"{recipe.out}-2", conversion=Conversion(options=options))
     for (_, one), (_, half) in zip(whole.neurons(), network(train(scaled)).neurons(), strict=True):
         torch.testing.assert_close(half.threshold, one.threshold / 2)
-    few = dataclasses.replace(recipe, out=f"{recipe.out}-3", conversion=Conversion(images=1))
+    few = dataclasses.replace(recipe, out=f"{recipe.out}-3", conversion=dataclasses.replace(by_layer, images=1))
     (_, first), *_ = network(train(few)).neurons()
     assert first.threshold < next(whole.neurons())[1].threshold
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-@pytest.mark.parametrize("method", ["threshold-balancing", "shift"])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("threshold-balancing", {"by": "layer"}),
+        ("shift", {"by": "layer"}),
+        ("shift", {}),
+        ("shift", {"batch_norm": "keep"}),
+        ("best", {"batch_norm": "keep"}),
+    ],
+    ids=str,
+)
 def test_training_goes_on_from_the_conversion(
-    student_recipe: StudentMaker, trained: Run, method: str, gradient: str
+    student_recipe: StudentMaker, trained: Run, method: str, options: dict[str, object], gradient: str
 ) -> None:
     neuron = Neuron(leak=0.9, threshold=3.0, learn=("threshold",))
-    start = converted(student_recipe(), trained, method, neuron=neuron, gradient=gradient)
+    conversion = Conversion(options=options)
+    start = converted(student_recipe(), trained, method, neuron=neuron, gradient=gradient, conversion=conversion)
+    start = dataclasses.replace(start, timesteps=8)
     begun = network(train(start))
     assert all(neuron.leak.item() == pytest.approx(0.9) for _, neuron in begun.neurons())
-    assert len({neuron.threshold.item() for _, neuron in begun.neurons()} - {3.0}) == 4
+    thresholds = [neuron.threshold.item() for _, neuron in begun.neurons()]
+    if "by" in options:
+        assert len(set(thresholds) - {3.0}) == 4
+    else:
+        assert thresholds == pytest.approx([1.0] * 4)
+    kept = any(isinstance(module, torch.nn.BatchNorm2d) for module in begun.body.modules())
+    assert kept == ("batch_norm" in options)
     trained_on = dataclasses.replace(start, out=f"{start.out}-2", epochs=1, batch_size=32)
     run = train(trained_on)
     ended = network(run)

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from spikestill.data import Batches
+from spikestill.graph import SpikingNetwork
 from spikestill.recipes import AnnRecipe, DistillRecipe, load
 from spikestill.report import write_page
 from spikestill.report.evidence import Evidence
 from spikestill.runs import Run
 from spikestill.train import evaluate, loaders, train
+from spikestill.train.learner import DistillLearner
 from spikestill.types import InputError
 from tests.data.event_files import write_cifar10_dvs, write_dvs_gesture
 
@@ -86,6 +89,34 @@ def test_blockwise_distillation_on_frames(
     assert measured["accuracy_by_timestep"]["2"] == result["test_accuracy_by_timestep"]["2"]
     with pytest.raises(InputError, match="the events have 4 frames, the network runs 9 time steps"):
         evaluate(run.folder, timesteps=(9,))
+
+
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_anytime_training_sees_the_first_frames(
+    gradient: str, student: Callable[..., DistillRecipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an exit after t frames will have seen."""
+    seen: list[tuple[int, bool]] = []
+    given: list[Tensor] = []
+    compute, plain = DistillLearner.losses, SpikingNetwork.record
+
+    def losses(self: DistillLearner, images: Tensor, *rest: Any) -> Any:
+        given.append(images)
+        return compute(self, images, *rest)
+
+    def record(self: SpikingNetwork, images: Tensor, taps: Any = (), timesteps: int | None = None) -> Any:
+        if self.training:
+            assert timesteps is not None
+            seen.append((len(images), torch.equal(images, given[-1][:timesteps])))
+            assert len(given[-1]) == 4
+        return plain(self, images, taps, timesteps)
+
+    monkeypatch.setattr(DistillLearner, "losses", losses)
+    monkeypatch.setattr(SpikingNetwork, "record", record)
+    train(student(gradient=gradient, train_timesteps="anytime"))
+    assert len(seen) == 10
+    assert len({frames for frames, _ in seen}) > 1
+    assert all(first for _, first in seen)
 
 
 def test_a_student_with_images_sees_the_mean(teacher: Run, student: Callable[..., DistillRecipe]) -> None:
@@ -187,3 +218,34 @@ def test_what_it_did_is_recorded(student: Callable[..., DistillRecipe], teacher:
     assert found.attention
     assert found.raster
     assert write_page([str(run.folder)]).is_file()
+
+
+@pytest.mark.slow
+def test_a_student_learns_from_simulated_events_at_ten_steps(tmp_path: Path) -> None:
+    """Teacher on the merged frames first, then the student, one time step for each of ten frames."""
+    fields = {
+        "method": "blockwise",
+        "data": "digits-events",
+        "data_dir": str(tmp_path / "data"),
+        "image_size": 16,
+        "student": "vgg5",
+        "width": 0.25,
+        "timesteps": 10,
+        "gradient": "rate",
+        "batch_size": 32,
+        "epochs": 4,
+        "limit_train": 600,
+        "augmentation": {"crop": 0, "roll": 1},
+        "objectives": [{"name": "cross-entropy"}, {"name": "logits"}, {"name": "blockwise"}],
+        "optimiser": {"name": "adamw", "lr": 0.003},
+        "stages": {"teacher": {"model": "vgg5", "width": 0.25, "epochs": 4}},
+        "device": "cpu",
+        "out": str(tmp_path / "student"),
+    }
+    run = train(load(DistillRecipe, fields))
+    result = run.read_json("result.json")
+    assert list(result["test_accuracy_by_timestep"]) == [str(step) for step in range(1, 11)]
+    assert result["test_accuracy"] > 0.5
+    assert result["images"] == {"train": 600, "validation": 144, "test": 360}
+    assert any("split: that of digits" in note for note in result["data_notes"])
+    assert evaluate(run.folder)["accuracy_by_timestep"]["10"] == result["test_accuracy"]

@@ -63,27 +63,60 @@ def test_mappings_are_in_the_checkpoint_and_not_among_the_weights(student_recipe
     assert not any("teacher" in name.lower() for name in checkpoint)
 
 
+def test_trained_tails_and_branches_are_trained_in_the_checkpoint_and_dropped(
+    student_recipe: StudentMaker, teacher: Run
+) -> None:
+    terms = [{"name": "cross-entropy"}, {"name": "blockwise", "options": {"tail": "trained"}}, {"name": "branches"}]
+    recipe = student_recipe(teacher=str(teacher.folder), objectives=terms, epochs=1)
+    start = dict(prepared(recipe).named_parameters())
+    run = train(recipe)
+    kept = load_file(run.folder / "student.safetensors")
+    checkpoint = torch.load(last_checkpoint_file(run), weights_only=True)["state_dict"]
+    assert all(name.startswith("body.") for name in kept)
+    moved = {name for name, value in start.items() if not torch.equal(value, checkpoint[name])}
+    assert moved == set(start)
+    assert {".".join(name.split(".")[:3]) for name in moved if name.startswith("objectives.")} == {
+        "objectives.1.mappings",
+        "objectives.1.trained_tails",
+        "objectives.2.branches",
+    }
+
+
+@pytest.mark.parametrize("initialise", ["random", "shift"])
+def test_a_student_teaches_itself_without_a_teacher(
+    student_recipe: StudentMaker, teacher: Run, initialise: str
+) -> None:
+    fields = {} if initialise == "random" else {"source": str(teacher.folder), "initialise": initialise}
+    run = train(student_recipe(objectives=[{"name": "cross-entropy"}, {"name": "branches"}], **fields))
+    rows = run.read_table("metrics.csv")
+    assert float(rows[-1]["train_branches"]) < float(rows[0]["train_branches"])
+
+
+def resumed_after(step: int, recipe: DistillRecipe, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The run of a training that is killed after a step, its checkpoint just written, and then resumed."""
+
+    class KilledError(Exception):
+        pass
+
+    def save_and_die(self: Journal, trainer: Any, learner: Any, *rest: Any, **more: Any) -> None:
+        if trainer.global_step == step:
+            self.save(trainer, learner)
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "on_train_batch_end", save_and_die)
+        with pytest.raises(KilledError):
+            train(recipe)
+    return train(recipe, resume=True)
+
+
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_a_resume_gives_the_same_bits(
     student_recipe: StudentMaker, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gradient: str
 ) -> None:
     fields = {"teacher": str(teacher.folder), "objectives": GUIDED, "gradient": gradient}
     whole = train(student_recipe(out=str(tmp_path / "whole"), **fields))
-
-    class KilledError(Exception):
-        pass
-
-    def save_and_die(self: Journal, trainer: Any, learner: Any, *rest: Any, **more: Any) -> None:
-        if trainer.global_step == 7:
-            self.save(trainer, learner)
-            raise KilledError
-
-    recipe = student_recipe(out=str(tmp_path / "broken"), **fields)
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "on_train_batch_end", save_and_die)
-        with pytest.raises(KilledError):
-            train(recipe)
-    resumed = train(recipe, resume=True)
+    resumed = resumed_after(7, student_recipe(out=str(tmp_path / "broken"), **fields), monkeypatch)
     one, two = (load_file(run.folder / "student.safetensors") for run in (whole, resumed))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 

@@ -36,6 +36,12 @@ SMALL: dict[str, Any] = {
     "optimiser": {"lr": 0.02},
     "model_options": {"dropout": 0.1},
 }
+ANYTIME: dict[str, Any] = {
+    "train_timesteps": "anytime",
+    "timesteps": 4,
+    "model_options": {},
+    "objectives": [{"name": "cross-entropy"}, {"name": "branches"}],
+}
 
 
 def network(kind: str) -> nn.Module:
@@ -120,6 +126,7 @@ def in_two(folder: Path) -> None:
         (folder / "said.json").write_text(json.dumps({"said": said, "alike": bool(torch.equal(*draws))}))
     train(student(folder, "plain-two", model_options={}))
     evaluated = evaluate(folder / "plain-two", timesteps=(1, 2))
+    train(student(folder, "anytime-two", **ANYTIME))
     (folder / f"evaluated-{processes.rank}.json").write_text(json.dumps(evaluated))
     drawn: dict[str, Any] = {"checkpoint_minutes": 1e-9, "encoder": {"name": "poisson", "options": {"seed": 3}}}
     train(student(folder, "whole", **drawn))
@@ -162,6 +169,11 @@ def test_training_and_evaluation_give_the_figures_of_one_process(two: Path) -> N
     assert [result.get("processes") for result in results] == [2, None]
     # The draws of a measurement by one process can be made again, those of several cannot.
     assert [result.get("test_seed") for result in results] == [None, 0]
+
+
+@pytest.mark.slow
+def test_anytime_training_with_branches_is_that_of_one_process(two: Path) -> None:
+    assert_same_training(train(student(two, "anytime-one", **ANYTIME)), Run(two / "anytime-two"))
 
 
 @pytest.mark.slow

@@ -68,3 +68,11 @@ def test_only_features_alone_leave_parameters_without_a_gradient(
     recipe = student_recipe(teacher="t", objectives=[attention])
     assert recipe.objectives == (Objective(name="activation-attention"),)
     assert not strategies._reaches_everything(recipe)
+    joining = [{"name": "cross-entropy"}, {"name": "blockwise", "options": {"curriculum": 0.5}}]
+    assert not strategies._reaches_everything(student_recipe(teacher="t", objectives=joining))
+    assert not strategies._reaches_everything(student_recipe(objectives=[{"name": "branches"}]))
+    for name in ("own-ensemble", "selective"):
+        recipe = student_recipe(
+            teacher="t" if name == "selective" else None, objectives=[{"name": name}], gradient="bptt"
+        )
+        assert strategies._reaches_everything(recipe)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from spikestill import models
-from spikestill.recipes import AnnRecipe, DistillRecipe, load
+from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription, load
 from spikestill.runs import Run
 from spikestill.train import distill, train
 from spikestill.train.loaders import load_data
-from spikestill.train.teachers import find_teacher, training_it_needs
+from spikestill.train.teachers import find_source, find_teacher, training_it_needs
 from spikestill.trust import consent
 from spikestill.types import InputError
 
@@ -174,6 +175,26 @@ def test_weights_that_cannot_be_used(student_recipe: StudentMaker, fields: dict[
 def test_fields_that_belong_together(student_recipe: StudentMaker, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         student_recipe(**fields)
+
+
+def test_published_weights_keep_the_pixels_that_they_were_trained_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    def published(name: str, *, pretrained: bool, **given: Any) -> nn.Module:
+        network = small(**given)
+        network.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}  # type: ignore[assignment]
+        return network
+
+    monkeypatch.setattr(models.external, "from_timm", published)
+    data: Any = SimpleNamespace(num_classes=1000, input_shape=(3, 8, 8), name="imagenet")
+    wanted = NetworkDescription(
+        model="timm:resnet18",
+        num_classes=1000,
+        input_shape=(3, 8, 8),
+        mean=(0.4,) * 3,
+        std=(0.2,) * 3,
+        class_names=tuple(map(str, range(1000))),
+    )
+    source = find_source("pretrained", data, wanted)
+    assert (source.mean, source.std, source.knows_classes) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), True)
 
 
 def test_a_network_in_hand_has_its_weights_already() -> None:

@@ -87,7 +87,8 @@ def evaluate(
 ) -> Evaluation:
     """Accuracy at several numbers of time steps in one pass, and spikes and operations over the largest.
 
-    After t steps the network's answer is the largest of the mean of its first t read-outs.
+    After t steps the network's answer is the largest of the mean of its first t read-outs (those from the network's
+    ``read_out_from`` on, once there are any).
 
     Args:
         network: measured as in evaluation mode; its modes are as before afterwards.
@@ -107,7 +108,7 @@ def evaluate(
         for batch, labels in batches:
             if isinstance(network.encoder, Events):
                 batch = batch[: wanted[-1]]
-            parts.append(Answers.of(network.unroll(batch, wanted[-1], watch=firing), labels))
+            parts.append(Answers.of(network.unroll(batch, wanted[-1], watch=firing), labels, network.read_out_from))
     answers = gathered(parts, processes)
     images = len(answers.labels)
     if processes is not None:

@@ -39,15 +39,20 @@ class Answers:
     labels: Tensor
 
     @classmethod
-    def of(cls, steps: Tensor, labels: Tensor) -> Answers:
+    def of(cls, steps: Tensor, labels: Tensor, read_out_from: int = 1) -> Answers:
         """The answers of one batch.
 
         Args:
             steps: read-outs ``[T, B, K]``, one a time step.
             labels: ``[B]``.
+            read_out_from: the time step from which on read-outs are averaged; up to there, all there are.
         """
         totals = steps.float().cumsum(0)
         count = torch.arange(1, len(steps) + 1, device=steps.device).view(-1, 1, 1)
+        if 1 < read_out_from <= len(steps):
+            skipped = read_out_from - 1
+            totals = torch.cat([totals[:skipped], totals[skipped:] - totals[skipped - 1]])
+            count = torch.cat([count[:skipped], count[skipped:] - skipped])
         confidence = (totals / count).softmax(-1).amax(-1)
         # The class is not read from the softmax: where one is as good as certain, rounding can make several equal.
         return cls(totals.argmax(-1).cpu(), confidence.cpu(), labels.cpu())

@@ -23,6 +23,7 @@ _LONGEST_NAME = 100
 
 COMMANDS = {
     "demo": "embedded data, end to end, a few minutes on two cores",
+    "auto": "the best spiking network of a trained ANN within a budget, and why",
     "train": "train an ANN: a teacher, or what is converted afterwards",
     "distill": "train a spiking student, guided by an ANN or alone",
     "convert": "turn a run's ANN into a spiking network without training it",
@@ -82,7 +83,7 @@ def _run(words: Sequence[str]) -> int:
         _complain(InputError(f"'{str(error.filename)[:_LONGEST_NAME]}...' cannot be used: {error.strerror}"))
         return 2
     except KeyboardInterrupt as stop:
-        way_on = "the same command" if words[0] == "compare" else "--resume"
+        way_on = "the same command" if words[0] in ("auto", "compare") else "--resume"
         if _rank() == 0:
             print(f"spikestill: stopped; {way_on} continues from the last checkpoint", file=sys.stderr)
         return stop.status if isinstance(stop, Interrupted) else _INTERRUPTED

@@ -78,12 +78,17 @@ def _train(kind: type[Recipe], source: str | Path, rest: list[str], switches: se
 def report(run: Run) -> None:
     """Print a finished run's figures and where it lies, and write its page."""
     from spikestill.report import write_page
+    from spikestill.report.finished import origins, read_result
 
-    result = run.read_json("result.json")
+    result = read_result(run)
     title = f"{result['method']} {result['network']} on {result['data']}: test set, read once"
     print_accuracy(title, result, prefix="test_")
     epoch = f"validation {result['validation_accuracy']:.2%} (epoch {result['best_epoch']})"
     print(visible(f"{epoch}  run: {run.folder}"))
+    for one in origins(result):
+        what = f"{'spiking ' * one.is_spiking}{one.role} {one.name}"
+        points = f"{abs(100 * one.gap):.2f} points {'above' if one.gap >= 0 else 'below'} the student"
+        print(visible(f"{what}: validation {one.validation_accuracy:.2%}, {points}"))
     print(visible(f"report: {write_page([str(run.folder)])}"))
 
 

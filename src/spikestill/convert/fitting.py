@@ -12,7 +12,7 @@ of the least error over all calibration images, of those looked at on the way, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +20,12 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from spikestill.convert.preparing import Conversion, neuron_nodes
+from spikestill.convert.scales import Scale
 from spikestill.convert.scaling import is_weighted
 from spikestill.convert.values import mean_in_time, up_to
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF, clip_floor_shift
+from spikestill.progress import tracked
 
 __all__ = ["Segment", "fit_weights", "segment_before"]
 
@@ -58,22 +60,32 @@ class Segment:
     parameters: list[str]
 
 
-def fit_weights(work: Conversion, timesteps: int, iterations: int, learning_rate: float) -> None:
+def fit_weights(
+    work: Conversion,
+    timesteps: int,
+    iterations: int,
+    learning_rate: float,
+    units: Mapping[str, Scale],
+    rounds: bool = False,
+) -> None:
     """Fit the weights and biases of one layer after another, in place.
 
     Args:
-        work: the conversion, with its thresholds, neurons that start at rest, and currents in the ANN's unit.
+        work: the conversion, with its thresholds.
         timesteps: T.
         iterations: for each layer; each takes one calibration batch, in turn.
         learning_rate: of Adam, at the start.
+        units: by neuron layer, what of the ANN's current a current of 1 stands for.
+        rounds: whether neurons start at half of their threshold, so that rates are rounded, not cut off.
     """
-    for end, wanted, shown in _fitted(work, timesteps):
+    layers = tracked(_fitted(work, timesteps, units, rounds), "fitting the layers", len(work.activations) + 1, "layers")
+    for end, wanted, shown, unit in layers:
         segment = segment_before(work.body, end)
         if segment is None:
             continue
         target = up_to(work.ann, wanted)
         examples = [
-            Example([mean_in_time(work, node, images, timesteps) for node in segment.sources], target(images))
+            Example([mean_in_time(work, node, images, timesteps) for node in segment.sources], target(images) / unit)
             for images in work.images
         ]
         _minimise(segment, examples, shown, iterations, learning_rate)
@@ -112,18 +124,21 @@ def segment_before(body: fx.GraphModule, end: fx.Node) -> Segment | None:
     return Segment(fx.GraphModule(body, graph, "Segment"), ordered, parameters)
 
 
-def _fitted(work: Conversion, timesteps: int) -> Iterator[tuple[fx.Node, fx.Node, Shown]]:
-    """The values to fit: their nodes in the spiking graph and in the ANN's, and what T time steps show of them."""
+def _fitted(
+    work: Conversion, timesteps: int, units: Mapping[str, Scale], rounds: bool
+) -> Iterator[tuple[fx.Node, fx.Node, Shown, Scale]]:
+    """The values to fit: their nodes in the spiking graph and in the ANN's, what T steps show of them, their unit."""
     for node in neuron_nodes(work.body):
         name, current = str(node.target), node.args[0]
         threshold = work.neuron(name).threshold.detach()
         assert isinstance(current, fx.Node)
 
         def shown(current: Tensor, threshold: Tensor = threshold) -> Tensor:
-            return clip_floor_shift(current - threshold / (2 * timesteps), threshold, timesteps)
+            lower = 0.0 if rounds else threshold / (2 * timesteps)
+            return clip_floor_shift(current - lower, threshold, timesteps)
 
-        yield current, work.activations[name], shown
-    yield _read_out(work.body), _read_out(work.ann), lambda logits: logits
+        yield current, work.activations[name], shown, units[name]
+    yield _read_out(work.body), _read_out(work.ann), lambda logits: logits, 1.0
 
 
 def _read_out(traced: fx.GraphModule) -> fx.Node:

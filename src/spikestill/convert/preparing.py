@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, fx, nn
 
-from spikestill.graph import SpikingNetwork, fold, separate_calls, trace
+from spikestill.graph import SpikingNetwork, fold, gate_maxima, separate_calls, trace
 from spikestill.graph.operations import is_activation
 from spikestill.graph.trace import calls, module_of
 from spikestill.nn import LIF, ClipFloorShift, Encoder, Events, Poisson
@@ -29,6 +29,7 @@ class Conversion:
         images: the calibration batches, each ``[B, C, H, W]``.
         encoder: of the spiking network.
         timesteps: T of the spiking network.
+        notes: what a method writes down about itself; plain values.
     """
 
     body: fx.GraphModule
@@ -37,6 +38,7 @@ class Conversion:
     images: list[Tensor]
     encoder: Encoder
     timesteps: int
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def input_scale(self) -> float:
@@ -59,8 +61,17 @@ class Conversion:
         return 6.0 if target in (nn.ReLU6, nn.functional.relu6) else float("inf")
 
 
-def prepare(snn: SpikingNetwork, ann: nn.Module, images: Sequence[Tensor]) -> Conversion:
+def prepare(
+    snn: SpikingNetwork, ann: nn.Module, images: Sequence[Tensor], max_pool: str = "keep", batch_norm: str = "fold"
+) -> Conversion:
     """Check that the parts fit, and copy the spiking graph with the ANN's weights in it.
+
+    Args:
+        snn: the spiking network.
+        ann: the ANN that it was made of.
+        images: the calibration batches.
+        max_pool: as :func:`restructured` takes it.
+        batch_norm: likewise.
 
     Raises:
         InputError: see :func:`spikestill.convert.convert`.
@@ -83,16 +94,25 @@ def prepare(snn: SpikingNetwork, ann: nn.Module, images: Sequence[Tensor]) -> Co
         raise _of_another(f"it has {len(neurons)} neuron layers, the ANN {len(activations)} activations")
     for name in neurons:
         body.get_submodule(name).set_initial(None)  # type: ignore[operator]
-    body = restructured(body)
+    body = restructured(body, max_pool, batch_norm)
     device = next(ann.parameters(), images[0]).device
     moved = [batch.to(device) for batch in images]
     pairs = dict(zip(neurons, activations, strict=True))
     return Conversion(body, traced, pairs, moved, snn.encoder, snn.timesteps)
 
 
-def restructured(body: fx.GraphModule) -> fx.GraphModule:
-    """A copy of a spiking graph in which every call has a module of its own, and BatchNorms are folded."""
-    return fold(separate_calls(body), strict=False)
+def restructured(body: fx.GraphModule, max_pool: str = "keep", batch_norm: str = "fold") -> fx.GraphModule:
+    """A copy of a spiking graph in which every call has a module of its own.
+
+    Args:
+        body: the spiking graph.
+        max_pool: "gate" puts a maximum over time in the place of every max pooling.
+        batch_norm: "fold" folds the BatchNorms that can be, "keep" leaves them.
+    """
+    separated = separate_calls(body)
+    if max_pool == "gate":
+        gate_maxima(separated)
+    return fold(separated, strict=False) if batch_norm == "fold" else separated
 
 
 def images_of(batches: Iterable[Any]) -> list[Tensor]:

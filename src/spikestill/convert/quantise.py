@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spikestill.convert.preparing import Conversion, require_soft_reset
-from spikestill.convert.shift import set_thresholds, start_half_way
+from spikestill.convert.thresholds import Start, checked_start, set_thresholds, start_neurons
 from spikestill.graph.operations import name_of
 from spikestill.graph.trace import module_of
 from spikestill.nn import ClipFloorShift
@@ -12,7 +12,7 @@ from spikestill.types import InputError
 __all__ = ["quantise"]
 
 
-def quantise(work: Conversion) -> None:
+def quantise(work: Conversion, start: Start = "half") -> None:
     """The thresholds that a quantised ANN has learned, and a start half-way to them (Bu et al. 2022; methods 8).
 
     The ANN is one that :func:`spikestill.convert.quantised` made, usually fine-tuned since. Currents are in its unit,
@@ -21,13 +21,15 @@ def quantise(work: Conversion) -> None:
 
     Args:
         work: the conversion; its graph is changed.
+        start: from "half" of the threshold, or from "rest".
 
     Raises:
-        InputError: for a hard reset, and for an ANN with an activation that is not quantised.
+        InputError: for another start, a hard reset, and for an ANN with an activation that is not quantised.
     """
     require_soft_reset(work, "quantise")
+    checked_start(start)
     set_thresholds(work, {name: _learned_threshold(work, name) for name in work.activations})
-    start_half_way(work)
+    start_neurons(work, start)
 
 
 def _learned_threshold(work: Conversion, name: str) -> float:

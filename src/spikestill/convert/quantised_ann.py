@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from spikestill.convert.preparing import images_of, neuron_nodes, prepare
+from spikestill.convert.scales import Scale
 from spikestill.convert.values import activation_percentiles
 from spikestill.graph import evaluating, to_spiking
 from spikestill.nn import IF, ClipFloorShift
@@ -57,11 +58,11 @@ def quantised_structure(ann: nn.Module, input_shape: Sequence[int], *, levels: i
     return _with_levels(to_spiking(ann, input_shape=input_shape, neuron=IF()).body, levels, {})
 
 
-def _with_levels(body: fx.GraphModule, levels: int, thresholds: Mapping[str, float]) -> fx.GraphModule:
+def _with_levels(body: fx.GraphModule, levels: int, thresholds: Mapping[str, Scale]) -> fx.GraphModule:
     """A spiking graph with quantised activations in the place of its neurons."""
     device = next(body.parameters(), torch.empty(0)).device
     for node in list(neuron_nodes(body)):
         name = str(node.target)
-        activation = ClipFloorShift(levels, thresholds.get(name, 1.0))
+        activation = ClipFloorShift(levels, float(thresholds.get(name, 1.0)))
         body.set_submodule(name, activation.to(device).train(body.training))
     return body

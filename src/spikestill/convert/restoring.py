@@ -60,13 +60,14 @@ def restore(snn: SpikingNetwork, found: Mapping[str, Any]) -> None:
     Raises:
         InputError: for changes that do not fit this network.
     """
-    body = restructured(snn.body)
+    body = restructured(snn.body, found.get("max_pool", "keep"), found.get("batch_norm", "fold"))
     try:
         _replay(body, found["changes"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"the description of the conversion does not fit the network: {error}") from error
     body.meta["converted"] = dict(found)
     snn.body = body
+    snn.read_out_from = int(found.get("read_out_from", 1))
 
 
 def _replay(body: fx.GraphModule, found: Mapping[str, Any]) -> None:

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import fx
 
 from spikestill.convert.preparing import Conversion, neuron_nodes
-from spikestill.convert.scaling import rescale
-from spikestill.convert.values import checked_percentile, checked_steps, percentile_of, require_positive, steps_of
+from spikestill.convert.scales import Scale, by_channel
+from spikestill.convert.scaling import multiply_edge, rescale
+from spikestill.convert.thresholds import Start, checked_by, checked_start, set_thresholds, start_neurons
+from spikestill.convert.values import (
+    By,
+    HighestShare,
+    alive,
+    checked_percentile,
+    checked_steps,
+    percentile_of,
+    require_positive,
+    steps_of,
+)
 from spikestill.graph.trace import calls
+from spikestill.progress import Progress
 from spikestill.types import InputError
 
 __all__ = ["balance_thresholds"]
@@ -25,6 +38,8 @@ def balance_thresholds(
     layers: Literal["all", "stem"] = "all",
     align: bool = True,
     ann_logits: bool = False,
+    by: By = "channel",
+    start: Start = "half",
 ) -> None:
     """Threshold balancing (Sengupta et al. 2019, Rathi et al. 2020; methods 8).
 
@@ -44,7 +59,11 @@ def balance_thresholds(
         align: put a factor where signals of different scales meet (a residual sum); False adds them up as they are, as
             the published codes do.
         ann_logits: give the read-out's weights the product of the thresholds before it, so that the logits are the
-            ANN's; False leaves these weights untouched too, and the logits divided by that product.
+            ANN's; False leaves these weights untouched too, and the logits divided by that product. By channel, they
+            are the ANN's in any case.
+        by: one threshold a "layer", or a "channel": its share of the current is then in the weights around it, which do
+            not stay untouched, and ``factor`` scales each threshold in the ANN's unit.
+        start: from "half" of the threshold, or from "rest"; thresholds are found from rest.
 
     Raises:
         InputError: for an option out of its range, and for a layer that no calibration image drives.
@@ -55,6 +74,14 @@ def balance_thresholds(
         raise InputError(f"factor must be positive and finite, not {factor}")
     if layers not in ("all", "stem"):
         raise InputError(f"layers must be 'all' or 'stem', not {layers!r}")
+    checked_start(start)
+    if checked_by(by) == "channel":
+        if layers == "stem" or not align:
+            raise InputError("layers: stem and align: false are of one threshold a layer: give by: layer")
+        found = _balanced_by_channel(work, timesteps, percentile)
+        set_thresholds(work, {name: scale * factor for name, scale in found.items()})
+        start_neurons(work, start)
+        return
     balanced = _stem(work.body) if layers == "stem" else set(work.activations)
     thresholds = _balanced(work, balanced, timesteps, percentile, align)
 
@@ -65,6 +92,34 @@ def balance_thresholds(
 
     output = 1.0 if ann_logits else None
     rescale(work.body, set_threshold, input_scale=work.input_scale, output=output, align=align)
+    start_neurons(work, start)
+
+
+def _balanced_by_channel(given: Conversion, timesteps: int, percentile: float) -> dict[str, Scale]:
+    """The thresholds in the ANN's unit, one a channel, found on a copy of the graph; its neurons' own are 1."""
+    work = dataclasses.replace(given, body=copy.deepcopy(given.body))
+    found: dict[str, Scale] = {}
+
+    def balance(name: str, node: fx.Node, current: Scale) -> Scale:
+        source: Any = node.args[0]
+        largest = torch.zeros(())
+        for images in work.images:
+            for some in steps_of(work, source, images, timesteps):
+                for step in some:
+                    rows = step.movedim(1, 0).flatten(1)
+                    share = HighestShare(rows.shape[1], percentile)
+                    share.add(rows)
+                    largest = torch.maximum(largest.to(rows.device), share.percentiles(percentile))
+        feature = source.meta["shape"][1:]
+        threshold = by_channel(alive(name, largest, "current"), feature)
+        found[name] = (threshold * current).clamp(max=work.ceiling(name))
+        multiply_edge(work.body, node, source, current / found[name])
+        work.neuron(name).set_threshold(1.0)
+        return found[name]
+
+    currents: dict[str, Scale] = dict.fromkeys(work.activations, 1.0)
+    rescale(work.body, balance, input_scale=work.input_scale, currents=currents)
+    return found
 
 
 def _balanced(
@@ -73,6 +128,7 @@ def _balanced(
     """The thresholds, found on a copy of the graph: ``factor`` will change the scales of everything after."""
     work = dataclasses.replace(given, body=copy.deepcopy(given.body))
     found: dict[str, float] = {}
+    progress = Progress("balancing the thresholds", len(balanced), "layers")
 
     def balance(name: str, node: fx.Node, current: float) -> float:
         neuron = work.neuron(name)
@@ -87,6 +143,7 @@ def _balanced(
             )
             found[name] = min(require_positive(name, largest, "current"), work.ceiling(name) / current)
             neuron.set_threshold(found[name])
+            progress.show(len(found))
         return current * neuron.threshold.item()
 
     rescale(work.body, balance, input_scale=work.input_scale, align=align)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
 
 from spikestill.convert.preparing import Conversion
+from spikestill.convert.scales import Scale, by_channel
 from spikestill.graph.sequence import SequenceRun
 from spikestill.graph.trace import calls, module_of
 from spikestill.nn import LIF, Direct, Poisson
+from spikestill.progress import tracked
 from spikestill.types import InputError
 
 __all__ = [
     "STEPS_AT_ONCE",
+    "By",
     "HighestShare",
     "activation_percentiles",
+    "alive",
+    "all_percentiles",
     "checked_percentile",
     "checked_steps",
     "for_each_activation",
@@ -29,6 +34,9 @@ __all__ = [
     "up_to",
 ]
 
+By = Literal["channel", "layer"]
+"""One threshold a channel, or one a layer."""
+
 STEPS_AT_ONCE = 16
 """How many time steps a calibration holds in memory."""
 
@@ -36,66 +44,112 @@ STEPS_AT_ONCE = 16
 def for_each_activation(work: Conversion, show: Callable[[str, Tensor], None]) -> None:
     """Show every activation of the ANN, by its neuron layer's name, for one calibration batch after another."""
     watched = {node: name for name, node in work.activations.items()}
-    for images in work.images:
+    for images in tracked(work.images, "reading the ANN's activations"):
         _Watched(work.ann, watched, show).run(images)
 
 
-def activation_percentiles(work: Conversion, percentile: float) -> dict[str, float]:
-    """By neuron layer, the percentile of the ANN's activation over all images, channels and positions.
+def activation_percentiles(work: Conversion, percentile: float, by: By = "layer") -> dict[str, Scale]:
+    """By neuron layer, the percentile of the ANN's activation over all images and positions; ``all_percentiles``.
+
+    Raises:
+        InputError: for a percentile outside (0, 100], and for a layer where it is not positive.
+    """
+    return all_percentiles(work, [percentile], by)[0]
+
+
+def all_percentiles(work: Conversion, percentiles: Sequence[float], by: By = "layer") -> list[dict[str, Scale]]:
+    """For each percentile, by neuron layer, that of the ANN's activation over all images and positions.
+
+    By layer it is one number, over all channels. By channel it is a scale of one image's feature, ``[C, 1, 1]``; a
+    channel whose percentile is 0 gets its largest activation, and one that no image drives the layer's.
 
     Raises:
         InputError: for a percentile outside (0, 100], and for a layer where it is not positive.
     """
     images = sum(len(batch) for batch in work.images)
     highest: dict[str, HighestShare] = {}
+    features: dict[str, tuple[int, ...]] = {}
+    lowest = min(map(checked_percentile, percentiles))
 
     def note(name: str, value: Tensor) -> None:
+        rows = _by_rows(value, by)
         if name not in highest:
-            highest[name] = HighestShare(images * value[0].numel(), percentile)
-        highest[name].add(value)
+            highest[name] = HighestShare(images * value[0].numel() // len(rows), lowest)
+            features[name] = tuple(value.shape[1:])
+        highest[name].add(rows)
 
-    checked_percentile(percentile)
     for_each_activation(work, note)
-    return {
-        name: require_positive(name, item.percentile(), f"activation (percentile {percentile:g})")
-        for name, item in highest.items()
-    }
+    return [
+        {
+            name: _as_scale(name, item.percentiles(percentile), item.percentiles(100), percentile, features[name], by)
+            for name, item in highest.items()
+        }
+        for percentile in percentiles
+    ]
+
+
+def _as_scale(name: str, values: Tensor, largest: Tensor, percentile: float, feature: Sequence[int], by: By) -> Scale:
+    what = f"activation (percentile {percentile:g})"
+    if by == "layer":
+        return require_positive(name, values.item(), what)
+    return by_channel(alive(name, torch.where(values > 0, values, largest), what), feature)
+
+
+def alive(name: str, values: Tensor, what: str) -> Tensor:
+    """``[C]`` values that are to become thresholds: a channel that no image drives gets the layer's largest.
+
+    Raises:
+        InputError: where no channel has a positive one.
+    """
+    return torch.where(values > 0, values, require_positive(name, values.max().item(), what))
+
+
+def _by_rows(value: Tensor, by: By) -> Tensor:
+    """A batch's values ``[B, C, ...]`` as ``[C, n]``, or all in one row."""
+    return value.flatten().unsqueeze(0) if by == "layer" else value.movedim(1, 0).flatten(1)
 
 
 class HighestShare:
-    """The percentile of many values that come in parts, exact, holding the highest of them alone.
+    """The percentiles of many values that come in parts, exact, holding the highest of them alone.
 
     Between two values it is interpolated linearly, as numpy does.
 
     Args:
-        count: of all values that will come.
-        percentile: in (0, 100]; 100 is the largest value.
+        count: of all values that will come, in each row.
+        percentile: the lowest that will be asked for, in (0, 100]; 100 is the largest value.
     """
 
     def __init__(self, count: int, percentile: float) -> None:
-        self._rank = percentile / 100 * (count - 1)
-        self._keep = count - math.floor(self._rank)
+        self._count, self._percentile = count, percentile
+        self._keep = count - math.floor(percentile / 100 * (count - 1))
         self._kept: Tensor | None = None
 
     def add(self, values: Tensor) -> None:
-        """Take note of some of the values."""
-        some = values.detach().flatten()
-        some = some.topk(min(self._keep, len(some)), sorted=False).values
+        """Take note of some of the values: ``[rows, n]``, or one row of any shape."""
+        some = values.detach()
+        some = some if some.dim() == 2 else some.reshape(1, -1)
+        some = some.topk(min(self._keep, some.shape[1]), sorted=False).values
         if self._kept is not None:
-            some = torch.cat([self._kept, some])
-        self._kept = some.topk(min(self._keep, len(some))).values
+            some = torch.cat([self._kept, some], 1)
+        self._kept = some.topk(min(self._keep, some.shape[1])).values
 
     def percentile(self) -> float:
-        """Of all values, once they have come."""
+        """Of all values of the one row, once they have come."""
+        return self.percentiles(self._percentile).item()
+
+    def percentiles(self, percentile: float) -> Tensor:
+        """Of the values of each row ``[rows]``, once they have come, in float64."""
         assert self._kept is not None
-        at, above = self._kept[-1].item(), self._kept[max(len(self._kept) - 2, 0)].item()
-        return at + (self._rank - math.floor(self._rank)) * (above - at)
+        rank = percentile / 100 * (self._count - 1)
+        index = self._count - math.floor(rank) - 1
+        at, above = self._kept[:, index].double(), self._kept[:, max(index - 1, 0)].double()
+        return at + (rank - math.floor(rank)) * (above - at)
 
 
 def percentile_of(values: Tensor, percentile: float) -> float:
     """The percentile of the values of one tensor."""
     highest = HighestShare(values.numel(), percentile)
-    highest.add(values)
+    highest.add(values.flatten())
     return highest.percentile()
 
 

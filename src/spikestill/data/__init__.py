@@ -6,8 +6,7 @@ from spikestill.data.augment import Augmentation
 from spikestill.data.batches import Batches
 from spikestill.data.frames import EventFrames
 from spikestill.data.loading import load, names
-from spikestill.data.progress import duration
-from spikestill.data.recordings import EVENT_DATA, FRAMES
+from spikestill.data.recordings import EVENT_DATA, FRAMES, is_event_data, shown_images
 from spikestill.data.records import DataSet
 from spikestill.data.samples import EventSet, ImageSet
 
@@ -20,7 +19,8 @@ __all__ = [
     "EventFrames",
     "EventSet",
     "ImageSet",
-    "duration",
+    "is_event_data",
     "load",
     "names",
+    "shown_images",
 ]

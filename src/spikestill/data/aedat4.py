@@ -31,13 +31,16 @@ _SECONDS = 300
 class Aedat4Decoder:
     """Reads recordings, from several threads at a time, within a ``with``.
 
+    Args:
+        name: of the data set, for the error.
+
     Raises:
         InputError: when the decoder is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "cifar10-dvs") -> None:
         if importlib.util.find_spec("aedat") is None:
-            raise InputError("cifar10-dvs needs aedat: pip install 'spikestill[events]'")
+            raise InputError(f"{name} needs aedat: pip install 'spikestill[events]'")
         self._mine = threading.local()
         self._running: set[_Process] = set()
 

@@ -32,8 +32,8 @@ class Augmentation:
         roll: move by up to this many pixels along both axes; what leaves on one side comes in on the other (for events:
             Li et al., 2022); 0: off.
         flip: mirror left and right with probability 1/2.
-        alternate: mirror by turns: which images begin mirrored is drawn once, and from then on every epoch shows each of
-            them the other way round, so that two epochs show both (Jordan, 2024).
+        alternate: mirror by turns: which images begin mirrored is drawn once; then every epoch shows each image the
+            other way round than the last one, so that two epochs show both (Jordan, 2024).
         cutout: side in pixels of a square set to the mean colour (DeVries & Taylor, 2017); its centre is anywhere in
             the image, so that part of it may lie outside; 0: off.
         autoaugment: the policy found for CIFAR-10 (Cubuk et al., 2019), drawn for each image separately; what moves in

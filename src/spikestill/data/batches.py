@@ -15,6 +15,7 @@ from spikestill.data.samples import EventSet, Samples
 from spikestill.data.seeds import generator
 from spikestill.data.sources import Decoded, Held, Source
 from spikestill.data.unreadable import Unreadable
+from spikestill.progress import tracked
 from spikestill.types import InputError
 
 __all__ = ["Batches"]
@@ -125,11 +126,12 @@ class Batches:
         """Whether all images are in memory."""
         return isinstance(self._source, Held)
 
-    def accompany(self, function: Callable[[Tensor], Tensor]) -> None:
+    def accompany(self, function: Callable[[Tensor], Tensor], title: str = "going through the images") -> None:
         """Give every batch a third part: what ``function`` makes of its images, which is computed here, once for all.
 
         Args:
             function: from images ``[B, C, H, W]`` (or ``[T, B, C, H, W]``) to values ``[B, ...]``, image by image.
+            title: what that is, for the progress.
 
         Raises:
             InputError: where the augmentation varies the images, or they are not held in memory.
@@ -139,10 +141,9 @@ class Batches:
         if not self.holds_images:
             raise InputError("what is decoded when it is used is too much to compute something for all of it at once")
         rows = torch.arange(len(self._labels), device=self._labels.device)
-        plain = (
-            normalise(pixels, self._mean, self._std)
-            for pixels, _ in self._source.stream(rows.split(self.batch_size), 0)
-        )
+        parts = rows.split(self.batch_size)
+        stream = tracked(self._source.stream(parts, 0), title, len(parts))
+        plain = (normalise(pixels, self._mean, self._std) for pixels, _ in stream)
         self._companions = torch.cat([function(self._in_time(images)) for images in plain])
 
     def __iter__(self) -> Iterator[Any]:

@@ -10,10 +10,10 @@ import numpy as np
 from spikestill.data.encoded import EncodedSet, Files, encoded_set, packed
 from spikestill.data.parts import ON_DISK, choose
 from spikestill.data.places import look_into
-from spikestill.data.progress import Progress
 from spikestill.data.records import RawData
 from spikestill.data.shards import read_shards
 from spikestill.data.unreadable import Unreadable
+from spikestill.progress import Progress
 from spikestill.types import InputError
 
 __all__ = ["read_imagenet"]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from spikestill.data.decode import resize
 from spikestill.data.frames import EventFrames
-from spikestill.data.recordings import EVENT_DATA, read_cifar10_dvs, read_dvs_gesture
+from spikestill.data.recordings import is_event_data, read_cifar10_dvs, read_dvs_gesture, shown_images
 from spikestill.data.records import DataSet, RawData
 from spikestill.data.samples import ImageSet, Samples
+from spikestill.data.simulated_events import camera_for, record_and_read
 from spikestill.data.splits import balanced_subset, share_to_count, stratified_split
 from spikestill.data.unreadable import Unreadable
 from spikestill.files import expanded
@@ -18,17 +20,22 @@ from spikestill.types import InputError, unknown_name
 
 __all__ = ["load", "names"]
 
+_RECORDED = {"cifar10-dvs": read_cifar10_dvs, "dvs-gesture": read_dvs_gesture}
+_NONE = torch.empty(0, dtype=torch.int64)
+
 
 def names() -> list[str]:
-    """What ``load`` understands; PATH stands for a folder."""
+    """What ``load`` understands; PATH stands for a folder, DATA for the name of a data set of images."""
     return [
         "cifar10",
         "cifar10-dvs",
         "cifar100",
         "digits",
+        "digits-events",
         "dvs-gesture",
         "folder:PATH",
         "imagenet",
+        "images-events:DATA",
         "parquet:PATH",
         "tiny-imagenet",
     ]
@@ -62,7 +69,8 @@ def load(
         events: how the recordings of event cameras become frames; None: 10 frames of as many events each.
 
     Returns:
-        The data set. Where its mean and std are not published, they come from the training part before the limit.
+        The data set. Where its mean and std are not published, they come from the training part before the limit; those
+        of simulated events from the part after it, since what is not used is not simulated.
 
     Raises:
         InputError: an unknown name, missing or corrupt files, wrong labels, or options out of range.
@@ -72,26 +80,46 @@ def load(
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise InputError(f"seed must be an integer, not {seed!r}")
     unreadable = Unreadable(skip_corrupt)
-    raw = _read(name, data_dir, image_size, unreadable, events or EventFrames())
-    unreadable.summarise()
-    train, held_out = _hold_out(raw, validation, seed)
-    mean, std = raw.mean, raw.std
-    if mean is None or std is None:
+    frames, source = events or EventFrames(), shown_images(name)
+    place = expanded(data_dir) if data_dir is not None else Path.home() / ".cache" / "spikestill"
+    if source is None:
+        raw = _read(name, place, image_size, unreadable, frames)
+        train, held_out = _hold_out(raw, validation, seed)
+        mean, std = (raw.mean, raw.std) if raw.mean and raw.std else train.statistics()
+        train = _limited(train, limit_train, seed)
+    else:
+        shown = _read_shown(name, source, place, unreadable)
+        train, held_out = _hold_out(shown, validation, seed)
+        train = _limited(train, limit_train, seed)
+        raw = record_and_read(
+            source, replace(shown, train=train, validation=held_out), place, frames, image_size, unreadable
+        )
+        train, held_out = raw.train, raw.train.subset(_NONE) if raw.validation is None else raw.validation
         mean, std = train.statistics()
-    if limit_train is not None:
-        count = share_to_count(limit_train, len(train), "limit_train")
-        if count == 0:
-            raise InputError(f"limit_train={limit_train} leaves no image to train on")
-        if count < len(train):
-            train = train.subset(balanced_subset(train.labels, count, seed, "limit"))
-    return DataSet(
-        name, train, held_out, raw.test, raw.class_names, mean, std, raw.notes + unreadable.notes, unreadable
-    )
+    unreadable.summarise()
+    notes = raw.notes + unreadable.notes
+    return DataSet(name, train, held_out, raw.test, raw.class_names, mean, std, notes, unreadable)
 
 
-def _read(
-    name: str, data_dir: str | Path | None, image_size: int | None, unreadable: Unreadable, events: EventFrames
-) -> RawData:
+def _limited(train: Samples, limit_train: float | int | None, seed: int) -> Samples:
+    if limit_train is None:
+        return train
+    count = share_to_count(limit_train, len(train), "limit_train")
+    if count == 0:
+        raise InputError(f"limit_train={limit_train} leaves no image to train on")
+    return train.subset(balanced_subset(train.labels, count, seed, "limit")) if count < len(train) else train
+
+
+def _read_shown(name: str, source: str, place: Path, unreadable: Unreadable) -> RawData:
+    """The images that a simulated camera is shown, in the size in which it sees them."""
+    if not source:
+        raise InputError(f"data set '{name}' needs the name of data: images-events:DATA")
+    if is_event_data(source):
+        raise InputError(f"data set '{name}': a simulated camera is shown images, and {source} consists of events")
+    return _read(source, place, camera_for(source).shown, unreadable, EventFrames())
+
+
+def _read(name: str, data_dir: Path, image_size: int | None, unreadable: Unreadable, events: EventFrames) -> RawData:
     kind, colon, path = name.partition(":")
     if colon and kind in ("parquet", "folder"):
         if not path:
@@ -108,22 +136,20 @@ def _read(
         from spikestill.data.digits import read_digits
 
         return _resized(read_digits(), image_size)
-    place = expanded(data_dir) if data_dir is not None else Path.home() / ".cache" / "spikestill"
     if name in ("cifar10", "cifar100"):
         from spikestill.data.cifar import read_cifar
 
-        return _resized(read_cifar(name, place), image_size)
-    if name in EVENT_DATA:
-        read = read_cifar10_dvs if name == "cifar10-dvs" else read_dvs_gesture
-        return read(place, events, image_size, unreadable)
+        return _resized(read_cifar(name, data_dir), image_size)
+    if name in _RECORDED:
+        return _RECORDED[name](data_dir, events, image_size, unreadable)
     if name == "tiny-imagenet":
         from spikestill.data.tiny_imagenet import read_tiny_imagenet
 
-        return read_tiny_imagenet(place, image_size, unreadable)
+        return read_tiny_imagenet(data_dir, image_size, unreadable)
     if name == "imagenet":
         from spikestill.data.imagenet import read_imagenet
 
-        return read_imagenet(place, image_size, unreadable)
+        return read_imagenet(data_dir, image_size, unreadable)
     raise unknown_name("data set", name, names())
 
 
@@ -143,6 +169,6 @@ def _hold_out(raw: RawData, validation: float | int, seed: int) -> tuple[Samples
     if count and raw.validation is not None:
         return raw.train, raw.validation
     if not count:
-        return raw.train, raw.train.subset(torch.empty(0, dtype=torch.int64))
+        return raw.train, raw.train.subset(_NONE)
     stay, taken = stratified_split(raw.train.labels, count, seed, "validation")
     return raw.train.subset(stay), raw.train.subset(taken)

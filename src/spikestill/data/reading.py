@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from spikestill.data.progress import Progress
 from spikestill.data.unreadable import Unreadable
+from spikestill.progress import Progress
 from spikestill.types import InputError
 
 __all__ = ["read_all"]

@@ -26,10 +26,19 @@ from spikestill.data.unreadable import Unreadable
 from spikestill.files import regular
 from spikestill.types import InputError
 
-__all__ = ["EVENT_DATA", "FRAMES", "read_cifar10_dvs", "read_dvs_gesture"]
+__all__ = [
+    "EVENT_DATA",
+    "FRAMES",
+    "Listed",
+    "is_event_data",
+    "read_cifar10_dvs",
+    "read_dvs_gesture",
+    "read_recordings",
+    "shown_images",
+]
 
-EVENT_DATA = ("cifar10-dvs", "dvs-gesture")
-"""The data sets that consist of events."""
+EVENT_DATA = ("cifar10-dvs", "digits-events", "dvs-gesture", "images-events:DATA")
+"""The data sets that consist of events; DATA stands for the name of one that consists of images."""
 
 FRAMES = 10
 """How many frames a recording is cut into where nothing says otherwise."""
@@ -57,6 +66,20 @@ _SPLIT = ("cifar10-dvs", "test")
 """What names the random stream of CIFAR10-DVS's split; a result is comparable only with results of the same split."""
 
 Listed = tuple[list[Path], list[int]]
+"""Recordings and their labels."""
+
+
+def is_event_data(name: str) -> bool:
+    """Whether a data set consists of events."""
+    return name in EVENT_DATA or shown_images(name) is not None
+
+
+def shown_images(name: str) -> str | None:
+    """The data set whose images are shown to a simulated camera; None where these are not simulated events."""
+    if name == "digits-events":
+        return "digits"
+    kind, colon, source = name.partition(":")
+    return source if colon and kind == "images-events" else None
 
 
 def read_cifar10_dvs(
@@ -94,7 +117,7 @@ def read_cifar10_dvs(
         f"class, drawn once from the sorted names; their names' SHA-256 is {_digest(tested)}"
     )
     with Aedat4Decoder() as decode:
-        return _read(parts, _OBJECTS, decode, events, image_size, unreadable, (split,))
+        return read_recordings(parts, _OBJECTS, decode, events, image_size, unreadable, (split,))
 
 
 def read_dvs_gesture(
@@ -118,7 +141,9 @@ def read_dvs_gesture(
     archives = "ibmGestureTrain.tar.gz and ibmGestureTest.tar.gz"
     place = find_place("dvs-gesture", data_dir, "DVSGesture", tuple(folders.values()), archives)
     parts = {part: _gesture_files(place / folder) for part, folder in folders.items()}
-    return _read(parts, _GESTURES, _numpy_events, events, image_size, unreadable, ("split: the official one",))
+    return read_recordings(
+        parts, _GESTURES, _numpy_events, events, image_size, unreadable, ("split: the official one",)
+    )
 
 
 def _digest(names: Sequence[str]) -> str:
@@ -143,7 +168,7 @@ def _gesture_files(folder: Path) -> Listed:
     return files, labels
 
 
-def _read(
+def read_recordings(
     parts: Mapping[str, Listed],
     class_names: tuple[str, ...],
     recording_of: Callable[[Path], Recording],
@@ -151,12 +176,29 @@ def _read(
     image_size: int | None,
     unreadable: Unreadable | None,
     notes: tuple[str, ...],
+    *,
+    sensor: int = _SENSOR,
 ) -> RawData:
+    """Recordings to frames.
+
+    Args:
+        parts: ``train``, ``test`` and perhaps ``validation``: their files, with labels.
+        class_names: in label order.
+        recording_of: reads a file.
+        events: how they become frames.
+        image_size: height and width of the frames; None: the sensor's.
+        unreadable: what happens to recordings that cannot be read; None refuses them.
+        notes: of the data; how they became frames is put before them.
+        sensor: its height and width in pixels.
+
+    Raises:
+        InputError: a recording that cannot be read and may not be left out, or a part without any.
+    """
     count = events.frames or FRAMES
 
     def read(file: Path) -> np.ndarray:
-        recording = _checked(file, recording_of(file))
-        return to_frames(recording, frames=count, by=events.by, sensor=_SENSOR, size=image_size)
+        recording = _checked(file, recording_of(file), sensor)
+        return to_frames(recording, frames=count, by=events.by, sensor=sensor, size=image_size)
 
     sets = {}
     for part, (files, labels) in parts.items():
@@ -167,9 +209,9 @@ def _read(
             raise InputError(f"no recording of the {part} part can be read; the first is '{files[0]}'")
         classes = torch.tensor([labels[row] for row in kept], dtype=torch.int64)
         sets[part] = EventSet(_stacked([frames for frames in found if frames is not None]), classes)
-    size = image_size or _SENSOR
+    size = image_size or sensor
     note = f"events: {count} frames by {events.by}, {size}x{size} pixels"
-    return RawData(sets["train"], sets["test"], class_names, notes=(note, *notes))
+    return RawData(sets["train"], sets["test"], class_names, validation=sets.get("validation"), notes=(note, *notes))
 
 
 def _stacked(frames: Sequence[np.ndarray]) -> torch.Tensor:
@@ -181,14 +223,14 @@ def _stacked(frames: Sequence[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(stacked)
 
 
-def _checked(file: Path, recording: Recording) -> Recording:
+def _checked(file: Path, recording: Recording, sensor: int) -> Recording:
     if not len(recording.time):
         raise InputError(f"'{file}' holds no event; repair or remove it")
     for axis, places in (("x", recording.x), ("y", recording.y)):
-        if places.min() < 0 or places.max() >= _SENSOR:
+        if places.min() < 0 or places.max() >= sensor:
             outside = int(places.min()) if places.min() < 0 else int(places.max())
             raise InputError(
-                f"'{file}' has an event at {axis} = {outside}, outside the {_SENSOR}x{_SENSOR} pixels; repair it"
+                f"'{file}' has an event at {axis} = {outside}, outside the {sensor}x{sensor} pixels; repair it"
             )
     if int(recording.time.max()) - int(recording.time.min()) > _LONGEST:
         raise InputError(f"'{file}' has events more than a year apart; repair or remove it")

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from spikestill.data.encoded import Shards, packed
-from spikestill.data.progress import Progress
 from spikestill.data.unreadable import Unreadable
 from spikestill.files import regular
+from spikestill.progress import Progress
 from spikestill.types import InputError
 
 __all__ = ["read_shards"]

@@ -22,7 +22,7 @@ from spikestill.export.rewriting import Rewriting
 from spikestill.graph import fold, separate_calls
 from spikestill.graph.operations import DROPOUTS, PRODUCTS, SCALINGS, is_max_pool
 from spikestill.graph.trace import calls, module_of, shape_of
-from spikestill.nn import LIF
+from spikestill.nn import LIF, MaxGate
 from spikestill.tensors import require_finite
 
 __all__ = ["ADDITIONS", "Scale", "lower", "terms_of"]
@@ -73,6 +73,8 @@ def _lower(work: Rewriting, node: fx.Node) -> None:
     elif isinstance(module, nn.Flatten) or _is(node, _RESHAPINGS):
         _lower_reshaping(work, node)
     elif is_max_pool(work.body, node):
+        if isinstance(module, MaxGate):
+            raise work.refusal(node, "no format knows a maximum over time: make the network with max_pool='average'")
         raise work.refusal(node, "NIR knows no maximum: make the network with max_pool='average' (or export to ONNX)")
     elif as_average(work.body, node) is not None:
         lower_pooling(work, node)

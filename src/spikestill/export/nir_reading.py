@@ -41,6 +41,7 @@ class _Stated:
         reset: soft or hard.
         order: of reset and leak.
         encoder: makes a batch the graph's input.
+        read_out_from: the step from which on read-outs are averaged.
     """
 
     source: str
@@ -49,6 +50,7 @@ class _Stated:
     reset: Reset
     order: Order
     encoder: Encoder
+    read_out_from: int = 1
 
 
 def from_nir(
@@ -88,7 +90,8 @@ def from_nir(
     given = {"dt": dt, "timesteps": timesteps, "reset": reset, "order": order}
     stated = _stated(source, name, {key: value for key, value in given.items() if value is not None})
     body = _body(source, stated)
-    return SpikingNetwork(body, timesteps=stated.timesteps, encoder=stated.encoder).eval()
+    first = min(stated.read_out_from, stated.timesteps)
+    return SpikingNetwork(body, timesteps=stated.timesteps, encoder=stated.encoder, read_out_from=first).eval()
 
 
 def _stated(graph: nir.NIRGraph, source: str, given: Mapping[str, Any]) -> _Stated:
@@ -108,12 +111,12 @@ def _stated(graph: nir.NIRGraph, source: str, given: Mapping[str, Any]) -> _Stat
     if found.get("comparison", COMPARISONS[found["order"]]) != COMPARISONS[found["order"]]:
         raise InputError(f"{source} contradicts itself: order {found['order']} does not fire at {found['comparison']}")
     try:
-        seconds, steps = float(found["dt"]), int(found["timesteps"])
+        seconds, steps, first = float(found["dt"]), int(found["timesteps"]), int(found.get("read_out_from", 1))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{source}: dt and timesteps must be numbers: {error}") from error
+        raise InputError(f"{source}: dt, timesteps and read_out_from must be numbers: {error}") from error
     if not 0 < seconds < math.inf:
         raise InputError(f"{source}: dt must be positive, not {seconds}")
-    return _Stated(source, seconds, steps, found["reset"], found["order"], _encoder(found, source))
+    return _Stated(source, seconds, steps, found["reset"], found["order"], _encoder(found, source), first)
 
 
 def _encoder(found: Mapping[str, Any], source: str) -> Encoder:

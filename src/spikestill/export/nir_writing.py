@@ -47,7 +47,8 @@ def to_nir(snn: SpikingNetwork, input_shape: Sequence[int] | None = None) -> Gra
     """A spiking network as a flat NIR graph, of one time step's input.
 
     BatchNorm and scales are folded into the weights. What NIR has no field for is in the graph's metadata: ``dt``,
-    ``timesteps``, ``reset``, ``order``, ``comparison``, ``encoder``, ``input_shape``, ``read_out``; and in a neuron
+    ``timesteps``, ``reset``, ``order``, ``comparison``, ``encoder``, ``input_shape``, ``read_out`` (and
+    ``read_out_from``, the step from which on outputs are averaged, if that is not the first); and in a neuron
     node's, its module's ``path`` and, where it has one, its ``initial`` potential. ``from_nir`` honours them. That
     other tools do not is said by a warning of the logger ``spikestill``, where it makes a difference.
 
@@ -91,6 +92,8 @@ def _stated(snn: SpikingNetwork, shape: Sequence[int]) -> dict[str, Any]:
         "input_shape": np.array(shape),
         "read_out": "mean",
     }
+    if snn.read_out_from > 1:
+        stated["read_out_from"] = snn.read_out_from
     if isinstance(snn.encoder, Poisson):
         stated |= {"encoder_scale": float(snn.encoder.scale), "encoder_signed": int(snn.encoder.signed)}
         if snn.encoder.seed is not None:

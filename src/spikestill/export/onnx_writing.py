@@ -23,6 +23,7 @@ from spikestill.files import write_atomically
 from spikestill.graph import SpikingNetwork, trace
 from spikestill.graph.trace import module_of, shape_of
 from spikestill.nn import LIF, Direct
+from spikestill.progress import tracked
 from spikestill.types import InputError
 
 __all__ = ["Predictions", "replay_onnx", "to_onnx"]
@@ -62,7 +63,8 @@ def to_onnx(
     body = copy.deepcopy(snn.body).eval()
     if input_shape is not None:
         body = trace(body, input_shape)
-    unrolled = _Unrolled(onnx, lower(body, keep_maxima=True).cpu().float(), steps, isinstance(snn.encoder, Direct))
+    lowered, is_constant = lower(body, keep_maxima=True).cpu().float(), isinstance(snn.encoder, Direct)
+    unrolled = _Unrolled(onnx, lowered, steps, is_constant, snn.read_out_from)
     model = unrolled.model()
     onnx.checker.check_model(model, full_check=True)
     write_atomically(Path(path), model.SerializeToString())
@@ -112,9 +114,13 @@ def replay_onnx(path: str | Path, snn: SpikingNetwork, images: Tensor) -> Predic
     with torch.no_grad():
         encoded = snn.encoder(images, snn.timesteps)
         sequence = encoded.expand(snn.timesteps, *encoded.shape[1:])
-        wanted = SpikingNetwork(snn.body, timesteps=snn.timesteps, encoder=Events()).eval()(sequence).cpu()
-    given = encoded[0] if isinstance(snn.encoder, Direct) else encoded
-    logits = torch.from_numpy(session.run(["logits"], {"images": given.cpu().numpy()})[0])
+        bare = SpikingNetwork(snn.body, timesteps=snn.timesteps, encoder=Events()).eval()
+        found: list[tuple[Tensor, Tensor]] = []
+        for one in tracked(sequence.split(1, dim=1), "replaying", unit="images"):
+            given = one[0] if isinstance(snn.encoder, Direct) else one
+            by_file = session.run(["logits"], {"images": given.cpu().numpy()})[0]
+            found.append((torch.from_numpy(by_file), bare(one).cpu()))
+    logits, wanted = (torch.cat(part) for part in zip(*found, strict=True))
     if not wanted.isfinite().all():
         raise InputError("the network's logits are not finite: there is nothing to compare a file with")
     differing = int(((logits.argmax(1) != wanted.argmax(1)) | ~logits.isfinite().all(1)).sum())
@@ -129,9 +135,13 @@ class _Unrolled:
         body: a lowered network.
         timesteps: T.
         is_constant: whether every step has the same input; what precedes the first neuron is then computed once.
+        read_out_from: the step from which on read-outs are averaged.
     """
 
-    def __init__(self, onnx: Any, body: fx.GraphModule, timesteps: int, is_constant: bool) -> None:
+    def __init__(
+        self, onnx: Any, body: fx.GraphModule, timesteps: int, is_constant: bool, read_out_from: int = 1
+    ) -> None:
+        self._read_out_from = read_out_from if read_out_from <= timesteps else 1
         self._onnx, self._body, self._timesteps, self._is_constant = onnx, body, timesteps, is_constant
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
@@ -144,7 +154,8 @@ class _Unrolled:
         placeholder, output = (next(iter(self._body.graph.find_nodes(op=op))) for op in ("placeholder", "output"))
         lifted = [self._op("Unsqueeze", [name, self._constant("time_axis", np.array([0]))]) for name in readouts]
         self._nodes.append(self._onnx.helper.make_node("Concat", lifted, ["steps"], axis=0))
-        mean = self._onnx.helper.make_node("ReduceMean", ["steps"], ["logits"], axes=[0], keepdims=0)
+        late = self._op("Concat", lifted[self._read_out_from - 1 :], axis=0) if self._read_out_from > 1 else "steps"
+        mean = self._onnx.helper.make_node("ReduceMean", [late], ["logits"], axes=[0], keepdims=0)
         self._nodes.append(mean)
         result: Any = output.args[0]
         image, classes = ["batch", *(shape_of(placeholder) or ())], ["batch", *(shape_of(result) or ())]

@@ -13,6 +13,7 @@ from torch import Tensor
 from spikestill.export.lowering import lower
 from spikestill.graph import SpikingNetwork, evaluating
 from spikestill.nn import Events
+from spikestill.progress import tracked
 from spikestill.types import InputError
 
 __all__ = ["Replay", "folded", "replay"]
@@ -72,7 +73,7 @@ def replay(network: SpikingNetwork, other: SpikingNetwork, images: Tensor) -> Re
     encoded = network.encoder(images, steps).expand(steps, *[-1] * (images.dim() - isinstance(network.encoder, Events)))
     differing = places = classes = 0
     furthest = 0.0
-    for one in encoded.split(1, dim=1):
+    for one in tracked(encoded.split(1, dim=1), "replaying", unit="images"):
         (logits, spikes), (other_logits, other_spikes) = (_run(item, one) for item in (network, other))
         if {name: item.shape for name, item in spikes.items()} != {n: item.shape for n, item in other_spikes.items()}:
             raise InputError("the networks cannot be compared: their neuron layers have other names or shapes")

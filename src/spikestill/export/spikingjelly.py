@@ -18,7 +18,7 @@ from spikestill.dynamics.surrogate import Surrogate
 from spikestill.export.extras import optional
 from spikestill.graph import SpikingNetwork, to_spiking
 from spikestill.graph.network import Gradient
-from spikestill.nn import LIF, Direct, Encoder
+from spikestill.nn import LIF, Direct, Encoder, MaxGate
 from spikestill.types import InputError
 
 __all__ = ["from_spikingjelly", "to_spikingjelly"]
@@ -52,14 +52,16 @@ def to_spikingjelly(snn: SpikingNetwork) -> nn.Module:
         snn: the network; its encoder and its number of time steps stay with the caller.
 
     Raises:
-        InputError: for neurons that SpikingJelly does not have (order leak-then-subtract, initial potentials), by name;
-            and where the extra ``peers`` is not installed.
+        InputError: for neurons that SpikingJelly does not have (order leak-then-subtract, initial potentials other
+            than half a threshold), and maxima over time, by name; and where the extra ``peers`` is not installed.
     """
     layer = optional("spikingjelly.activation_based.layer", "peers")
     body = copy.deepcopy(snn.body)
     for path, neuron in snn.neurons():
         body.set_submodule(path, _to_node(path, neuron).train(neuron.training))
     for path, module in list(body.named_modules()):
+        if isinstance(module, MaxGate):
+            raise InputError(f"'{path}' is a maximum over time, which SpikingJelly lacks: use max_pool='average'")
         kind = type(module)
         if kind.__module__.startswith("torch.nn") and kind.__name__ in _STATELESS:
             # What the class adds is the mode alone; a new module would have to repeat every argument.
@@ -104,7 +106,7 @@ def from_spikingjelly(
     for path, module in list(plain.named_modules()):
         if isinstance(module, nn.ReLU | nn.ReLU6):
             raise InputError(f"'{path}' is a {type(module).__name__}, which does not spike: give a spiking network")
-        if type(module) in (neuron.IFNode, neuron.LIFNode):
+        if type(module) in (neuron.IFNode, neuron.LIFNode, neuron.HalfThresholdIFNode):
             neurons[path] = _from_node(path, module)
             plain = _placed(plain, path, nn.ReLU())
         else:
@@ -125,8 +127,11 @@ def _to_node(path: str, neuron: LIF) -> nn.Module:
     nodes, surrogates = (optional(f"spikingjelly.activation_based.{name}", "peers") for name in ("neuron", "surrogate"))
     if neuron.rule.order != "reset-then-leak":
         raise InputError(f"'{path}' has the order {neuron.rule.order}; SpikingJelly has reset-then-leak alone")
-    if neuron.initial is not None:
-        raise InputError(f"'{path}' starts from a potential of its own; SpikingJelly's neurons start at rest")
+    if neuron.initial is not None and not _starts_half_way(neuron):
+        raise InputError(
+            f"'{path}' starts from a potential of its own; SpikingJelly's start at rest or, IF with soft reset, at "
+            "half a threshold"
+        )
     name = next((name for name, kind in _SURROGATES.items() if isinstance(neuron.rule.surrogate, kind)), None)
     if name is None:
         kind = type(neuron.rule.surrogate).__name__
@@ -139,10 +144,21 @@ def _to_node(path: str, neuron: LIF) -> nn.Module:
         "detach_reset": neuron.rule.detach_reset,
     }
     leak = neuron.leak.item()
+    if neuron.initial is not None:
+        del options["v_reset"]
+        half: nn.Module = nodes.HalfThresholdIFNode(**options)
+        return half
     node: nn.Module = (
         nodes.IFNode(**options) if leak == 1 else nodes.LIFNode(tau=1 / (1 - leak), decay_input=False, **options)
     )
     return node
+
+
+def _starts_half_way(neuron: LIF) -> bool:
+    """Whether a layer of IF neurons with soft reset starts at half of its threshold."""
+    if neuron.initial is None or neuron.initial.numel() > 1:
+        return False
+    return neuron.rule.reset == "soft" and neuron.leak.item() == 1 and neuron.initial.item() * 2 == neuron.threshold
 
 
 def _from_node(path: str, node: Any) -> LIF:
@@ -157,7 +173,9 @@ def _from_node(path: str, node: Any) -> LIF:
     leak, reset = 1.0 if tau is None else 1 - 1 / tau, "soft" if node.v_reset is None else "hard"
     surrogate = _surrogate(path, node.surrogate_function)
     try:
-        return LIF(leak, threshold, reset, "reset-then-leak", node.detach_reset, surrogate)  # type: ignore[arg-type]
+        made = LIF(leak, threshold, reset, "reset-then-leak", node.detach_reset, surrogate)  # type: ignore[arg-type]
+        made.set_initial(made.threshold / 2 if type(node).__name__ == "HalfThresholdIFNode" else None)
+        return made
     except InputError as error:
         raise InputError(f"'{path}': {error}") from error
 

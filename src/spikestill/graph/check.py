@@ -123,7 +123,7 @@ def _findings(traced: fx.GraphModule) -> Iterator[Finding]:
             shared = bool(remarks) and remarks != ["in-place"]
             yield Finding(where, operation, "rewritten" if shared else "spiking", ", ".join(remarks))
         elif is_max_pool(traced, node):
-            remark = "maximum of spikes; approximate under rate gradients and in conversion (or max_pool='average')"
+            remark = "maximum of each step's spikes (max_pool='gate': of rates, exact in conversion; or 'average')"
             yield Finding(where, operation, "noted", remark)
         elif is_functional_dropout(node):
             yield Finding(where, operation, "noted", "a function: becomes a module, one mask for all time steps")

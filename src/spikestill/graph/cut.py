@@ -21,6 +21,7 @@ __all__ = [
     "levels",
     "named_points",
     "node_named",
+    "output_shape",
     "stage_points",
     "stages",
 ]
@@ -88,6 +89,12 @@ def named_points(traced: fx.GraphModule) -> dict[str, Point]:
         for node, names in _names_by_node(traced.graph).items()
         for name in names
     }
+
+
+def output_shape(traced: fx.GraphModule) -> tuple[int, ...]:
+    """The shape of what a graph returns, without the batch: ``(K,)`` of logits."""
+    (returned,) = next(node for node in traced.graph.nodes if node.op == "output").all_input_nodes
+    return shape_of(returned) or ()
 
 
 def levels(traced: fx.GraphModule) -> list[Level]:

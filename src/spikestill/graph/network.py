@@ -46,12 +46,14 @@ class SpikingNetwork(nn.Module):
             square root of the layers alone, and compute the others again in the backward pass. Under "rate", from
             the fifth time step on, keep of a sequence the spikes, a bit each, and compute what a BatchNorm normalises
             again once its statistics are known.
+        read_out_from: the time step, counted from 1, from which the read-outs are averaged to logits. Where fewer steps
+            are run, all of them are. Rate gradients know only the mean of all steps.
 
     Attributes:
         body: the graph; its modules have the ANN's names.
 
     Raises:
-        InputError: for T < 1, or a gradient that is neither.
+        InputError: for T < 1, a gradient that is neither, or a read-out that begins before the first step or after T.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class SpikingNetwork(nn.Module):
         encoder: Encoder,
         gradient: Gradient = "rate",
         recompute: bool = False,
+        read_out_from: int = 1,
     ) -> None:
         super().__init__()
         if timesteps < 1:
@@ -70,9 +73,15 @@ class SpikingNetwork(nn.Module):
             raise InputError(f"gradient must be 'rate' or 'bptt', not {gradient!r}")
         self.body, self.encoder, self.timesteps, self.gradient = body, encoder, timesteps, gradient
         self.recompute = recompute
+        if not 1 <= read_out_from <= timesteps:
+            raise InputError(f"read_out_from must lie between 1 and T = {timesteps}, not {read_out_from}")
+        self.read_out_from = read_out_from
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``[B, K]``, the mean over the time steps, of images ``[B, C, H, W]`` or events ``[T, B, C, H, W]``."""
+        """Logits ``[B, K]`` of images ``[B, C, H, W]`` or events ``[T, B, C, H, W]``.
+
+        They are the mean of the read-outs over the time steps, from ``read_out_from`` on.
+        """
         return self.record(images).logits
 
     def unroll(
@@ -103,7 +112,7 @@ class SpikingNetwork(nn.Module):
             ]
         )
 
-    def record(self, images: Tensor, taps: Collection[str] = ()) -> Record:
+    def record(self, images: Tensor, taps: Collection[str] = (), timesteps: int | None = None) -> Record:
         """Logits, and the firing rates at the named points, with the gradient of the network's mode.
 
         Under rate gradients more than 8 steps are run some at a time, in memory that does not grow with T; but where a
@@ -113,39 +122,48 @@ class SpikingNetwork(nn.Module):
         Args:
             images: ``[B, C, H, W]`` or events ``[T, B, C, H, W]``.
             taps: names of points (module paths; see ``cut_points``).
+            timesteps: another T than the network's own; all is then as in a network of that T.
 
         Raises:
-            InputError: for a name that is no point of the network.
+            InputError: for a name that is no point of the network, and for T < 1.
         """
         _require_recordable()
         places, nodes = _places(self.body, taps)
-        if not nodes and self._can_stream(self.timesteps):
-            steps = self.unroll(images)
-            return Record(steps.mean(0), {}, steps)
+        count = _checked(self.timesteps if timesteps is None else timesteps)
+        if not nodes and self._can_stream(count):
+            steps = self.unroll(images, count)
+            return Record(self.read_out(steps), {}, steps, timesteps=count)
         if self.gradient == "rate" and self.training and torch.is_grad_enabled():
-            logits, tapped = self._rates(images, nodes)
-            return Record(logits, {name: tapped[nodes[node]] for name, node in places.items()})
-        encoded = self.encoder(images, self.timesteps)
+            logits, tapped = self._rates(images, nodes, count)
+            return Record(logits, {name: tapped[nodes[node]] for name, node in places.items()}, timesteps=count)
+        encoded = self.encoder(images, count)
         if self.recompute and self.training and torch.is_grad_enabled():
             by_name = {node.name: name for node, name in nodes.items()}
-            steps, tapped = run_in_segments(self.body, encoded, self.timesteps, by_name)
+            steps, tapped = run_in_segments(self.body, encoded, count, by_name)
         else:
-            run = SequenceRun(self.body, self.timesteps, taps=nodes)
+            run = SequenceRun(self.body, count, taps=nodes)
             steps, tapped = run.sequence(encoded), run.tapped
         rates = {name: spikes.mean(0) for name, spikes in tapped.items()}
         return Record(
-            steps.mean(0),
+            self.read_out(steps),
             {name: rates[nodes[node]] for name, node in places.items()},
             steps,
             {name: tapped[nodes[node]] for name, node in places.items()},
+            timesteps=count,
         )
 
-    def _rates(self, images: Tensor, taps: Mapping[fx.Node, str]) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.timesteps > _STEPS_AT_ONCE and not any(map(_needs_statistics, self.body.modules())):
-            return streamed_rates(self.body, self._in_parts(images, self.timesteps), taps)
-        saves_memory = self.recompute and self.timesteps > _STEPS_THAT_FIT
-        run = (RecomputedRateRun if saves_memory else RateRun)(self.body, self.timesteps, taps)
-        return run.rate(self.encoder(images, self.timesteps)), run.tapped
+    def read_out(self, steps: Tensor) -> Tensor:
+        """Logits ``[B, K]`` of read-outs ``[T, B, K]``: their mean from ``read_out_from`` on."""
+        return steps[self.read_out_from - 1 :].mean(0) if len(steps) >= self.read_out_from else steps.mean(0)
+
+    def _rates(self, images: Tensor, taps: Mapping[fx.Node, str], timesteps: int) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.read_out_from > 1:
+            raise InputError("rate gradients average all steps: set read_out_from to 1 to train, or use bptt")
+        if timesteps > _STEPS_AT_ONCE and not any(map(_needs_statistics, self.body.modules())):
+            return streamed_rates(self.body, self._in_parts(images, timesteps), taps)
+        saves_memory = self.recompute and timesteps > _STEPS_THAT_FIT
+        run = (RecomputedRateRun if saves_memory else RateRun)(self.body, timesteps, taps)
+        return run.rate(self.encoder(images, timesteps)), run.tapped
 
     def _in_parts(self, images: Tensor, timesteps: int) -> Iterator[tuple[Tensor, int]]:
         """The encoded input of some steps at a time, ``[t, B, ...]`` or ``[1, B, ...]``, and how many these are.

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.nn.modules.module import _has_any_global_hook
 
 from spikestill.graph.trace import module_of
-from spikestill.nn import LIF
+from spikestill.nn import LIF, MaxGate
 
 __all__ = [
     "is_activation",
@@ -36,7 +36,7 @@ ACTIVATIONS: tuple[Any, ...] = (
     *(functional.relu, functional.relu6, torch.relu, torch.relu_, "relu", "relu_"),
 )
 MAX_POOLS: tuple[Any, ...] = (
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d),
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, MaxGate),
     *(functional.max_pool1d, functional.max_pool2d, functional.adaptive_max_pool2d, torch.max_pool2d),
 )
 CONCATENATIONS: tuple[Any, ...] = (torch.cat, torch.concat)

@@ -21,7 +21,7 @@ from spikestill.graph.convolutions import KnownConvolution, spike_output
 from spikestill.graph.fusion import deferred_to_neurons, has_one_reader, is_deferrable_norm
 from spikestill.graph.operations import DROPOUTS, is_linear
 from spikestill.graph.rate_gradients import RateBatchNorm, RateLinear
-from spikestill.nn import LIF
+from spikestill.nn import LIF, MaxGate
 from spikestill.nn.batch_norm import normalisation_of
 
 __all__ = ["Pair", "RateRun", "at_rates", "moved", "normalised_rate", "repeated"]
@@ -109,6 +109,8 @@ class RateRun(fx.Interpreter):
             return self._dropped(value, self._mask(module, value.rate))
         if value.sequence is None:
             return self._generic(module, args, kwargs)
+        if isinstance(module, MaxGate):
+            return self._gated(module, value)
         if isinstance(module, nn.Linear):
             return self._counted(module, value, RateLinear)
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and KnownConvolution.covers(module):
@@ -129,6 +131,13 @@ class RateRun(fx.Interpreter):
 
     def _spike(self, neuron: LIF, terms: list[Term]) -> Pair:
         return Pair(*neuron.rate(terms, self.timesteps))
+
+    def _gated(self, gate: MaxGate, pair: Pair) -> Pair:
+        """A maximum over time: its rate is the maximum of the rates."""
+        assert pair.sequence is not None
+        with torch.no_grad():
+            passed = gate.run(pair.sequence)[0]
+        return Pair(passed, gate(pair.rate))
 
     def _mask(self, dropout: nn.Module, rate: Tensor) -> Tensor:
         """What a dropout multiplies the rate and every time step with, ``[B, ...]``."""

@@ -29,7 +29,7 @@ from spikestill.graph.operations import is_in_place, is_linear
 from spikestill.graph.rate import Pair, RateRun, at_rates, moved, normalised_rate, repeated
 from spikestill.graph.rate_gradients import RateLinear
 from spikestill.graph.trace import module_of
-from spikestill.nn import LIF
+from spikestill.nn import LIF, MaxGate
 from spikestill.nn.batch_norm import normalisation_of
 
 __all__ = ["RecomputedRateRun"]
@@ -156,6 +156,18 @@ class RecomputedRateRun(RateRun):
             return [*still, *(term.of_steps(part) for term, part in zip(moving, parts, strict=True))], len(parts[0])
 
         return _together(some, [term.pair.sequence for term in moving])
+
+    def _gated(self, gate: MaxGate, pair: Pair) -> Pair:
+        assert isinstance(pair, _PairInParts)
+        sequence = pair.sequence
+
+        def passed() -> Iterator[Tensor]:
+            carry: Tensor | None = None
+            for part in sequence:
+                made, carry = _without_autograd(gate.run, part, carry)
+                yield made
+
+        return _PairInParts(_Parts(passed), gate(pair.rate))
 
     def _dropped(self, pair: Pair, mask: Tensor) -> Pair:
         if not isinstance(pair, _PairInParts):

@@ -20,7 +20,7 @@ from spikestill.graph.convolutions import spike_output
 from spikestill.graph.fusion import deferred_to_neurons, has_one_reader
 from spikestill.graph.operations import DROPOUTS
 from spikestill.graph.trace import module_of
-from spikestill.nn import LIF
+from spikestill.nn import LIF, MaxGate
 from spikestill.nn.batch_norm import normalisation_of
 
 __all__ = ["Observer", "SequenceRun", "Signal", "Watch", "over_signals"]
@@ -91,6 +91,8 @@ class SequenceRun(fx.Interpreter):
         module = self.fetch_attr(str(target))
         if isinstance(module, LIF):
             return self._spike(str(target), module, args[0])
+        if isinstance(module, MaxGate) and args[0].moves:
+            return self._gate(str(target), module, args[0])
         if self._defers:
             term = self._term(args[0])
             return [replace(term, normalisation=normalisation_of(module, term.sequence.detach())[0])]
@@ -119,6 +121,14 @@ class SequenceRun(fx.Interpreter):
         if self.observe is not None:
             self.observe(name, spikes.detach())
         return Signal(spikes.flatten(0, 1), True)
+
+    def _gate(self, name: str, gate: MaxGate, signal: Signal) -> Signal:
+        """What passes a maximum over time."""
+        carry = None if self.carries is None else self.carries.get(name)
+        passed, last = gate.run(self._steps(signal), carry)
+        if self.carries is not None:
+            self.carries[name] = last
+        return Signal(passed.flatten(0, 1), True)
 
     def _mask(self, dropout: nn.Module, step: Tensor) -> Tensor:
         """What a dropout multiplies every time step with, one step being ``[B, ...]``."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from spikestill.graph.check import examine
 from spikestill.graph.network import Gradient, SpikingNetwork
 from spikestill.graph.operations import is_activation, is_functional_dropout, is_max_pool
 from spikestill.graph.trace import calls, module_of, scope_of, trace
-from spikestill.nn import LIF, Direct, Encoder
+from spikestill.nn import LIF, Direct, Encoder, MaxGate
 from spikestill.types import InputError
 
-__all__ = ["to_spiking"]
+__all__ = ["MaxPool", "gate_maxima", "to_spiking"]
+
+MaxPool = Literal["keep", "gate", "average"]
+"""What becomes of max pooling: the maximum of every step's spikes, the maximum of rates (``MaxGate``), or the mean."""
 
 
 def to_spiking(
@@ -27,7 +30,7 @@ def to_spiking(
     encoder: Encoder | None = None,
     gradient: Gradient = "rate",
     recompute: bool = False,
-    max_pool: Literal["keep", "average"] = "keep",
+    max_pool: MaxPool = "keep",
 ) -> SpikingNetwork:
     """The spiking network of an ANN, which itself stays as it is.
 
@@ -39,7 +42,8 @@ def to_spiking(
         encoder: by default ``Direct()``.
         gradient: "rate" for rate-based backpropagation, "bptt" for backpropagation through time.
         recompute: save memory for a second forward pass in training (see ``SpikingNetwork``).
-        max_pool: "average" puts average pooling in the place of every maximum.
+        max_pool: "keep" takes the maximum of each step's spikes; "gate" passes on the spikes of the most active input
+            of a window, so that its rate is the maximum of the rates; "average" takes the mean instead.
 
     Returns:
         A network whose ``body`` has the ANN's modules under their own names (so the ANN's ``state_dict`` fits), and the
@@ -49,8 +53,8 @@ def to_spiking(
     Raises:
         InputError: if the model cannot be traced, or an operation in it cannot spike: by module name, with the reason.
     """
-    if max_pool not in ("keep", "average"):
-        raise InputError(f"max_pool must be 'keep' or 'average', not {max_pool!r}")
+    if max_pool not in get_args(MaxPool):
+        raise InputError(f"max_pool must be 'keep', 'gate' or 'average', not {max_pool!r}")
     body = trace(copy.deepcopy(ann), input_shape)
     examine(body, type(ann).__name__).raise_if_refused()
     template = neuron or LIF()
@@ -69,12 +73,43 @@ def to_spiking(
             path = _free_name(body, node, taken, "pool")
             taken.add(path)
             _replace(body, node, path, _average_pool(body, node))
+    if max_pool == "gate":
+        gate_maxima(body)
     body.graph.lint()
     body.delete_all_unused_submodules()
     body.recompile()
     return SpikingNetwork(
         body, timesteps=timesteps, encoder=encoder or Direct(), gradient=gradient, recompute=recompute
     )
+
+
+def gate_maxima(body: fx.GraphModule) -> None:
+    """Put a maximum over time (``MaxGate``) in the place of every max pooling, in place."""
+    taken: set[str] = set()
+    for node in list(calls(body.graph)):
+        module = module_of(body, node)
+        if not is_max_pool(body, node) or isinstance(module, MaxGate):
+            continue
+        path = _free_name(body, node, taken, "pool")
+        taken.add(path)
+        pool: Any = module
+        if module is None:
+            given = {name: value for name, value in node.kwargs.items() if name != "input"}
+            pool = _Pooling(node.target, node.args[1:], given)
+        _replace(body, node, path, MaxGate(pool))
+    body.recompile()
+
+
+class _Pooling(nn.Module):
+    """A pooling function with its arguments."""
+
+    def __init__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__()
+        self.function, self.args, self.kwargs = function, args, kwargs
+
+    def forward(self, values: Tensor) -> Tensor:
+        pooled: Tensor = self.function(values, *self.args, **self.kwargs)
+        return pooled
 
 
 def _free_name(body: fx.GraphModule, node: fx.Node, taken: set[str], kind: str) -> str:

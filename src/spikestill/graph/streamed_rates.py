@@ -21,7 +21,7 @@ from spikestill.graph.arguments import found_in, mapped
 from spikestill.graph.operations import is_linear
 from spikestill.graph.rate import Pair, RateRun, moved
 from spikestill.graph.sequence import SequenceRun, Signal
-from spikestill.nn import LIF
+from spikestill.nn import LIF, MaxGate
 
 __all__ = ["streamed_rates"]
 
@@ -74,11 +74,13 @@ class _Counted:
         states: of every neuron layer.
         masks: of every dropout, one for all steps.
         values: of every operation that is not linear, its results.
+        sums: of every maximum over time, what its inputs have counted.
     """
 
     states: dict[fx.Node, RateState] = field(default_factory=dict)
     masks: dict[fx.Node, Tensor] = field(default_factory=dict)
     values: dict[fx.Node, list[_TimeSum]] = field(default_factory=dict)
+    sums: dict[fx.Node, Tensor] = field(default_factory=dict)
 
 
 class _SpikePass(SequenceRun):
@@ -92,6 +94,10 @@ class _SpikePass(SequenceRun):
         state = self.counted.states.get(self._node)
         spikes, self.counted.states[self._node] = neuron.rate_steps(self._terms(value), self.timesteps, state)
         return Signal(spikes.flatten(0, 1), True)
+
+    def _gate(self, name: str, gate: MaxGate, signal: Signal) -> Signal:
+        passed, self.counted.sums[self._node] = gate.run(self._steps(signal), self.counted.sums.get(self._node))
+        return Signal(passed.flatten(0, 1), True)
 
     def _mask(self, dropout: nn.Module, step: Tensor) -> Tensor:
         if self._node not in self.counted.masks:

@@ -8,6 +8,6 @@ paths, fit as cut points: ``stem`` (ResNets, DenseNet), ``layer1``, ``layer2``, 
 from __future__ import annotations
 
 from spikestill.models.names import create, names
-from spikestill.models.weights import Fitted, fitted_weights, is_weights_file, load_weights
+from spikestill.models.weights import Fitted, fitted_weights, is_weights_file, load_weights, options_of_file
 
-__all__ = ["Fitted", "create", "fitted_weights", "is_weights_file", "load_weights", "names"]
+__all__ = ["Fitted", "create", "fitted_weights", "is_weights_file", "load_weights", "names", "options_of_file"]

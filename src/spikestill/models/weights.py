@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikestill.models.renaming import renamed, stem_options
 from spikestill.tensors import require_finite
 from spikestill.types import InputError
 
-__all__ = ["Fitted", "fitted_weights", "is_weights_file", "load_weights"]
+__all__ = ["Fitted", "fitted_weights", "is_weights_file", "load_weights", "options_of_file"]
 
 _log = logging.getLogger("spikestill.models")
 
@@ -46,6 +47,19 @@ class Fitted:
 def is_weights_file(name: str) -> bool:
     """Whether a name is that of a file of weights, by its ending."""
     return name.endswith(_ENDINGS)
+
+
+def options_of_file(model: str, path: str | Path) -> dict[str, Any]:
+    """The options of a built-in model that a file of its weights gives away: the stem of a residual network.
+
+    Raises:
+        InputError: for a file that cannot be read.
+    """
+    state, _ = _tensors(_read(Path(path)), Path(path))
+    options = stem_options(model, state)
+    if options:
+        _log.info(f"{Path(path).name} begins with a kernel of 7 pixels: {model} is built with {options}")
+    return options
 
 
 def load_weights(model: nn.Module, path: str | Path, *, num_classes: int) -> Fitted:
@@ -82,17 +96,28 @@ def fitted_weights(model: nn.Module, path: str | Path, *, num_classes: int) -> F
     content = _read(path)
     found, nest = _tensors(content, path)
     own = model.state_dict()
+    of_torchvision = renamed(found, own)
+    found = found if of_torchvision is None else of_torchvision
     prefix = _prefix(own, found)
     state = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
     outside = [name for name in found if not name.startswith(prefix)]
     auxiliary = sorted({match[1] for name in state if name not in own and (match := _AUXILIARY.match(name))})
     state = {name: value for name, value in state.items() if name in own or not _AUXILIARY.match(name)}
     _refuse_other_names(path, own, state)
+    summed = _summed_over_channels(model, state)
+    state |= summed
     classifier = _classifier(model, path, own, state, num_classes)
     remarks = []
     if nest or prefix:
         places = [f"the entry '{nest}'"] * bool(nest) + [f"names without their prefix '{prefix}'"] * bool(prefix)
         remarks.append(f"{path.name}: weights are taken from {', '.join(places)}")
+    if of_torchvision is not None:
+        remarks.append(f"{path.name}: the names are those of torchvision's residual networks, and are taken as ours")
+    if summed:
+        remarks.append(
+            f"{path.name} takes images of 3 channels, the data have 1: its first kernels are summed over the channels, "
+            "as if each image were given to it three times"
+        )
     if outside:
         remarks.append(f"{path.name}: {_some(outside)} belong to another network and are left out")
     if auxiliary:
@@ -182,6 +207,22 @@ def _refuse_other_names(path: Path, own: Mapping[str, Tensor], state: Mapping[st
             f"the weights {path} are of another architecture: {'; '.join(complaints)}: name the model that they were "
             "saved from, with its options"
         )
+
+
+def _summed_over_channels(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The first convolution for grey images, of a network that was shown them three times; empty of any other.
+
+    It is the same, to the last detail of padding, where all three channels were normalised alike.
+    """
+    first = next(((path, layer) for path, layer in model.named_modules() if isinstance(layer, nn.Conv2d)), None)
+    if first is None:
+        return {}
+    path, layer = first
+    name = f"{path}.weight"
+    wanted = (layer.out_channels, 3, *layer.kernel_size)
+    if layer.in_channels != 1 or layer.groups != 1 or tuple(state[name].shape) != wanted:
+        return {}
+    return {name: state[name].sum(1, keepdim=True)}
 
 
 def _classifier(

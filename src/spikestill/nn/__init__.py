@@ -1,7 +1,8 @@
 """Modules: the neurons and the encoders around the dynamics, and the activation that stands for a neuron in an ANN."""
 
 from spikestill.nn.encoders import Direct, Encoder, Events, Poisson
+from spikestill.nn.maximum import MaxGate
 from spikestill.nn.neurons import IF, LIF
 from spikestill.nn.quantised import ClipFloorShift, clip_floor_shift
 
-__all__ = ["IF", "LIF", "ClipFloorShift", "Direct", "Encoder", "Events", "Poisson", "clip_floor_shift"]
+__all__ = ["IF", "LIF", "ClipFloorShift", "Direct", "Encoder", "Events", "MaxGate", "Poisson", "clip_floor_shift"]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from spikestill.graph import SpikingNetwork, cut, cut_points, stages
-from spikestill.objectives.logits import distillation
+from spikestill.objectives.logits import checked_temperature, distillation
 from spikestill.objectives.objective import Objective
 from spikestill.objectives.points import named_pairs, nearest_in_depth
 from spikestill.types import InputError, Record, unknown_name
@@ -25,8 +26,8 @@ class Blockwise(Objective):
     """The student's first blocks, on top of them the teacher's remaining ones: ``mean_k [CE(y_k) + a KD(y_A, y_k)]``.
 
     For every point k, the student's firing rates there are mapped to the teacher's feature (:class:`Mapping1x1`) and
-    go through the frozen rest of the teacher, once, without a factor T. Gradients reach the student's first k blocks
-    through that rest.
+    go through the rest of the teacher, once, without a factor T. Gradients reach the student's first k blocks through
+    that rest.
 
     Args:
         branches: for every point k, the student's point, the mapping, and the teacher's rest behind its own point.
@@ -34,6 +35,11 @@ class Blockwise(Objective):
         temperature: of the distillation.
         curriculum: the share of the training over which the branches join one by one, front to back; 0 has all of them
             from the start.
+        tail: "frozen": the rests are the teacher's own, which stay as they are; "trained": they are copies, which are
+            trained with the student and dropped afterwards.
+
+    Raises:
+        InputError: for options outside their range.
     """
 
     name: ClassVar[str] = "blockwise"
@@ -41,20 +47,26 @@ class Blockwise(Objective):
     def __init__(
         self,
         branches: Sequence[tuple[str, Mapping1x1, fx.GraphModule]],
-        distillation_weight: float = 1.0,
-        temperature: float = 4.0,
+        distillation_weight: float = 0.3,
+        temperature: float = 3.0,
         curriculum: float = 0.0,
+        tail: Literal["frozen", "trained"] = "frozen",
     ) -> None:
         super().__init__()
-        if distillation_weight < 0 or not temperature > 0:
-            raise InputError("blockwise: distillation must not be negative, and temperature must be positive")
-        self.student_taps = tuple(point for point, _, _ in branches)
-        self.mappings = nn.ModuleList(mapping for _, mapping, _ in branches)
-        # Not submodules: the teacher stays frozen, in evaluation mode, and out of checkpoints.
-        self._tails = tuple(tail for _, _, tail in branches)
+        if not 0 <= distillation_weight < float("inf"):
+            raise InputError(f"blockwise: distillation must be 0 or more, and finite, not {distillation_weight}")
         if not 0 <= curriculum <= 1:
             raise InputError(f"blockwise: curriculum must lie in [0, 1], not {curriculum}")
-        self.distillation_weight, self.temperature, self.curriculum = distillation_weight, temperature, curriculum
+        if tail not in ("frozen", "trained"):
+            raise InputError(f"blockwise: tail must be 'frozen' or 'trained', not {tail!r}")
+        self.student_taps = tuple(point for point, _, _ in branches)
+        self.mappings = nn.ModuleList(mapping for _, mapping, _ in branches)
+        rests = [rest for _, _, rest in branches]
+        self.trained_tails = nn.ModuleList(rests if tail == "trained" else ())
+        # Not submodules: the teacher stays frozen, in evaluation mode, and out of checkpoints.
+        self._frozen_tails = tuple(rests if tail == "frozen" else ())
+        self.distillation_weight, self.curriculum = distillation_weight, curriculum
+        self.temperature = checked_temperature(self.name, temperature)
 
     @classmethod
     def build(  # type: ignore[override]
@@ -63,9 +75,10 @@ class Blockwise(Objective):
         teacher: fx.GraphModule | None,
         input_shape: tuple[int, ...],
         points: Sequence[str] | Mapping[str, str] | None = None,
-        distillation: float = 1.0,
-        temperature: float = 4.0,
+        distillation: float = 0.3,
+        temperature: float = 3.0,
         curriculum: float = 0.0,
+        tail: Literal["frozen", "trained"] = "frozen",
     ) -> Self:
         """The branches of a pair of networks.
 
@@ -79,29 +92,38 @@ class Blockwise(Objective):
             distillation: a, the weight of the distillation beside the cross-entropy in every branch.
             temperature: of the distillation.
             curriculum: the share of the training over which the branches join, front to back.
+            tail: whether the teacher's rest stays "frozen", or a copy of it is "trained" with the student: one copy,
+                whose blocks all branches share; its BatchNorm then takes the statistics of the batch.
 
         Raises:
-            InputError: for a point that is none, and for one at which the feature is no map ``[C, H, W]``.
+            InputError: for a point that is none, for one at which the feature is no map ``[C, H, W]``, and for options
+                outside their range.
         """
         assert teacher is not None
+        whole = copy.deepcopy(teacher).requires_grad_() if tail == "trained" else teacher
         pairs = _pairs(student.body, teacher, points)
         shapes = _shapes_of_points(student.body, "student"), _shapes_of_points(teacher, "teacher")
         branches = []
         for own, other in pairs:
             here, there = (_shape_at(name, known, who) for name, (known, who) in zip((own, other), shapes, strict=True))
-            branches.append((own, Mapping1x1(here, there), cut(teacher, other)[1]))
-        return cls(branches, distillation, temperature, curriculum)
+            branches.append((own, Mapping1x1(here, there), cut(whole, other)[1]))
+        return cls(branches, distillation, temperature, curriculum, tail)
+
+    @property
+    def tails(self) -> tuple[fx.GraphModule, ...]:
+        """For every point, the rest of the teacher behind it."""
+        return self._frozen_tails or tuple(cast(fx.GraphModule, tail) for tail in self.trained_tails)
 
     @property
     def active_branches(self) -> int:
         """How many branches, counted from the front, learn at this point of the training."""
-        count = len(self._tails)
+        count = len(self.student_taps)
         return count if self.progress >= self.curriculum else 1 + int(count * self.progress / self.curriculum)
 
     def forward(self, student: Record, teacher: Record | None, labels: Tensor) -> Tensor:  # noqa: D102
         assert teacher is not None
         losses = []
-        branches = list(zip(self.student_taps, self.mappings, self._tails, strict=True))
+        branches = list(zip(self.student_taps, self.mappings, self.tails, strict=True))
         for point, mapping, tail in branches[: self.active_branches]:
             logits = tail(mapping(student.features[point])).float()
             loss = functional.cross_entropy(logits, labels)

@@ -37,10 +37,11 @@ class GradientAttention(Objective):
     """
 
     name: ClassVar[str] = "gradient-attention"
+    min_timesteps: ClassVar[int] = 2
 
     def __init__(self, pairs: Sequence[tuple[str, str]], timesteps: int, resize: str = "pool") -> None:
         super().__init__()
-        if timesteps < 2:
+        if timesteps < self.min_timesteps:
             raise InputError(f"{self.name} needs at least 2 time steps: it weighs spikes by those before them")
         self.pairs, self.timesteps, self.resize = tuple(pairs), timesteps, checked_resize(self.name, resize)
         self.student_taps, self.teacher_gradients = (tuple(names) for names in zip(*pairs, strict=True))

@@ -10,7 +10,7 @@ from torch.nn import functional
 from spikestill.objectives.objective import Objective
 from spikestill.types import InputError, Record
 
-__all__ = ["Logits", "distillation"]
+__all__ = ["Logits", "checked_temperature", "distillation"]
 
 
 class Logits(Objective):
@@ -24,19 +24,27 @@ class Logits(Objective):
     name: ClassVar[str] = "logits"
     teachers: ClassVar[tuple[str, ...]] = ("ann", "snn")
 
-    def __init__(self, temperature: float = 4.0, each_step: bool = False) -> None:
+    def __init__(self, temperature: float = 3.0, each_step: bool = False) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise InputError(f"logits: temperature must be positive, not {temperature}")
-        self.temperature, self.each_step = temperature, each_step
+        self.temperature, self.each_step = checked_temperature(self.name, temperature), each_step
 
     def forward(self, student: Record, teacher: Record | None, labels: Tensor) -> Tensor:  # noqa: D102
         assert teacher is not None
         if not self.each_step:
             return distillation(teacher.logits, student.logits, self.temperature)
-        if student.steps is None:
-            raise InputError("logits: each_step needs --gradient bptt: under rate gradients none reaches a single step")
-        return distillation(teacher.logits.expand_as(student.steps), student.steps, self.temperature)
+        steps = self.steps_of(student)
+        return distillation(teacher.logits.expand_as(steps), steps, self.temperature)
+
+
+def checked_temperature(objective: str, temperature: float) -> float:
+    """``temperature``, if it is one.
+
+    Raises:
+        InputError: if it is not positive and finite.
+    """
+    if not 0 < temperature < float("inf"):
+        raise InputError(f"{objective}: temperature must be positive and finite, not {temperature}")
+    return temperature
 
 
 def distillation(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import abstractmethod
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self, get_type_hints
 
 from torch import Tensor, fx, nn
 
@@ -26,6 +26,8 @@ class Objective(nn.Module):
         name: as recipes spell it.
         needs_teacher: whether it makes no sense without one.
         teachers: the kinds of teacher that it can learn from, of "ann" and "snn".
+        reads_steps: whether it reads the logits of single time steps, whatever its options.
+        min_timesteps: the fewest time steps that it makes sense for.
         student_taps: the student's points whose firing rates it reads.
         teacher_taps: the teacher's points whose activations it reads.
         teacher_gradients: the teacher's points at which it reads the gradient of the teacher's cross-entropy.
@@ -35,6 +37,8 @@ class Objective(nn.Module):
     name: ClassVar[str]
     needs_teacher: ClassVar[bool] = True
     teachers: ClassVar[tuple[str, ...]] = ("ann",)
+    reads_steps: ClassVar[bool] = False
+    min_timesteps: ClassVar[int] = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,8 +57,15 @@ class Objective(nn.Module):
     @classmethod
     def options(cls) -> tuple[str, ...]:
         """The names of its options."""
-        given = inspect.signature(cls.build if "build" in vars(cls) else cls.__init__).parameters
-        return tuple(name for name in given if name not in ("self", "student", "teacher", "input_shape", "options"))
+        return tuple(cls.option_types())
+
+    @classmethod
+    def option_types(cls) -> dict[str, Any]:
+        """Its options by name, with the types that they are annotated with."""
+        given = get_type_hints(cls.build if "build" in vars(cls) else cls.__init__)
+        return {
+            name: hint for name, hint in given.items() if name not in ("student", "teacher", "input_shape", "return")
+        }
 
     @classmethod
     def refuse_teacher(cls, teacher: Guide | None) -> None:
@@ -69,6 +80,31 @@ class Objective(nn.Module):
         if kind is not None and cls.needs_teacher and kind not in cls.teachers:
             wanted = {"ann": "an ANN", "snn": "a spiking network"}
             raise InputError(f"objective {cls.name} needs {wanted[cls.teachers[0]]} as its teacher, not {wanted[kind]}")
+
+    @classmethod
+    def needs_bptt(cls, options: Mapping[str, Any]) -> str | None:
+        """Why it cannot be used under rate gradients, a phrase that names the way out; None if it can.
+
+        Args:
+            options: its own, as a recipe gives them.
+        """
+        if not (cls.reads_steps or options.get("each_step")):
+            return None
+        what = cls.name if cls.reads_steps else f"{cls.name}: each_step"
+        return (
+            f"objective {what} needs gradient: bptt, since under rate gradients none reaches a single step; "
+            "to train every step there, set train_timesteps: anytime"
+        )
+
+    def steps_of(self, student: Record) -> Tensor:
+        """The student's logits of every time step, ``[T, B, K]`` in float32.
+
+        Raises:
+            InputError: under rate gradients, where no gradient reaches a single step.
+        """
+        if student.steps is None:
+            raise InputError(self.needs_bptt({"each_step": True}) or "")
+        return student.steps.float()
 
     @abstractmethod
     def forward(self, student: Record, teacher: Record | None, labels: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ class Spikes(Objective):
 
     Our read-outs do not spike: here they drive one more layer of neurons, without leak and with soft reset, and its
     spikes are compared (ours). Under rate gradients no gradient reaches a single step: the student's output neurons are
-    then driven by the mean of its read-outs at every step, and the one window is all T.
+    then driven by the mean of its read-outs at every step, and the one window is all T. A student that runs fewer steps
+    than its teacher (train_timesteps: anytime) is compared over these, in windows that are no longer than they.
 
     Args:
         window: length of a window in time steps, from 1 to T.
@@ -70,11 +71,12 @@ class Spikes(Objective):
     def forward(self, student: Record, teacher: Record | None, labels: Tensor) -> Tensor:  # noqa: D102
         assert teacher is not None
         assert teacher.steps is not None
+        theirs = teacher.steps[: student.timesteps]
         if student.steps is None:
-            read_outs, window = student.logits.expand_as(teacher.steps), len(teacher.steps)
+            read_outs, window = student.logits.expand_as(theirs), len(theirs)
         else:
-            read_outs, window = student.steps, self.window
-        return windowed_distance(self._spikes(teacher.steps), self._spikes(read_outs), window)
+            read_outs, window = student.steps, min(self.window, len(theirs))
+        return windowed_distance(self._spikes(theirs), self._spikes(read_outs), window)
 
     def _spikes(self, read_outs: Tensor) -> Tensor:
         # In units of the threshold, so that the surrogate gradient is as wide as the threshold is high.

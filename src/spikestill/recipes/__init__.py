@@ -7,12 +7,23 @@ from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.loading import as_mapping, from_mapping, load
 from spikestill.recipes.names import KINDS, names, presets
 from spikestill.recipes.networks import NetworkDescription, Spiking
-from spikestill.recipes.parts import Conversion, Encoder, Neuron, Objective, Optimiser, Schedule, Stages, Surrogate
+from spikestill.recipes.parts import (
+    Anytime,
+    Conversion,
+    Encoder,
+    Neuron,
+    Objective,
+    Optimiser,
+    Schedule,
+    Stages,
+    Surrogate,
+)
 from spikestill.recipes.schema import AnnRecipe, Recipe
 
 __all__ = [
     "KINDS",
     "AnnRecipe",
+    "Anytime",
     "Conversion",
     "DistillRecipe",
     "Encoder",

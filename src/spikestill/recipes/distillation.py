@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from spikestill.data import EVENT_DATA
+from spikestill.data import EVENT_DATA, is_event_data
 from spikestill.recipes.parts import (
+    Anytime,
     Conversion,
     Encoder,
     Neuron,
@@ -28,6 +29,8 @@ _SHARED_BY_STAGES = (
     "data",
     "data_dir",
     "image_size",
+    "mean",
+    "std",
     "skip_corrupt",
     "workers",
     "limit_train",
@@ -57,14 +60,19 @@ class DistillRecipe(Recipe):
             classes is trained on it first, as a stage.
         teacher_precision: float32 or bf16, independent of the student's.
         timesteps: T, the steps an image is shown.
+        train_timesteps: how many of them a training step runs: all, or anytime (a number from 1 to T that is drawn for
+            every training step, so that the network is good after every time step).
+        anytime: how that number is drawn.
         gradient: rate (one backward pass on firing rates) or bptt (through all steps).
         recompute: save memory for a second forward pass (under rate from the fifth time step on, with BatchNorm).
         neuron: what takes the place of every activation.
         encoder: how an image becomes a sequence.
-        max_pool: keep max-pooling, or make it average-pooling.
+        max_pool: keep (the maximum of the spikes of each step), gate (of the firing rates) or average. A conversion
+            makes keep a gate, unless its options say max_pool: keep.
         initialise: random; teacher-weights (the student then has the teacher's architecture); source-weights; or, from
-            an ANN that is converted, normalise, threshold-balancing, shift, calibrate or quantise (the neurons take
-            their own leak afterwards).
+            an ANN that is converted, best (several methods, of which calibration images choose), normalise,
+            threshold-balancing, balance-locally, shift, calibrate or quantise (the neurons take their own leak
+            afterwards).
         source: the ANN that the student starts from or that is converted, of the student's architecture: a run, a file
             of weights, or pretrained; None for the teacher.
         conversion: how it is converted.
@@ -77,17 +85,21 @@ class DistillRecipe(Recipe):
     teacher_weights: str | None = None
     teacher_precision: Precision = "float32"
     timesteps: int = 4
+    train_timesteps: Literal["all", "anytime"] = "all"
+    anytime: Anytime = field(default_factory=Anytime)
     gradient: Literal["rate", "bptt"] = "rate"
     recompute: bool = False
     neuron: Neuron = field(default_factory=Neuron)
     encoder: Encoder = field(default_factory=Encoder)
-    max_pool: Literal["keep", "average"] = "keep"
+    max_pool: Literal["keep", "gate", "average"] = "keep"
     initialise: Literal[
         "random",
         "teacher-weights",
         "source-weights",
+        "best",
         "normalise",
         "threshold-balancing",
+        "balance-locally",
         "shift",
         "calibrate",
         "quantise",
@@ -153,40 +165,36 @@ class DistillRecipe(Recipe):
 
     def _training(self, name: Literal["teacher", "source"], fields: dict[str, Any]) -> AnnRecipe:
         from spikestill.recipes.loading import from_mapping
+        from spikestill.recipes.overlay import overlaid
 
         known = {entry: getattr(self, entry) for entry in _SHARED_BY_STAGES} | {"method": f"{self.method}-{name}"}
         known["events"] = replace(self.events, frames=self.event_frames)
         if name == "source":
             known |= {"model": self.student, "width": self.width, "model_options": self.model_options}
             known |= {"pixel_scale": self.pixels}
-        recipe = from_mapping(AnnRecipe, known | fields)
+        known = {entry: asdict(value) if is_dataclass(value) else value for entry, value in known.items()}  # type: ignore[arg-type]
+        recipe = from_mapping(AnnRecipe, overlaid(AnnRecipe, known, fields))
         beside = Path(self.folder).parent / Path(recipe.folder).name
         return recipe if recipe.out is not None else replace(recipe, out=str(beside))
 
     def problems(self) -> Iterator[str]:
         """What cannot be used, a phrase each."""
-        from spikestill.recipes.names import unknown
-
         yield from super().problems()
         yield from self.neuron.problems()
+        yield from self.anytime.problems()
         if self.timesteps < 1:
             yield f"timesteps must be at least 1, not {self.timesteps}"
         if self.timesteps > _MOST_TIMESTEPS:
             yield f"timesteps must be at most {_MOST_TIMESTEPS:,}, not {self.timesteps}"
-        if not self.objectives:
-            yield "objectives must name at least one term"
-        for objective in self.objectives:
-            yield from unknown("objective", objective.name)
-            if objective.weight <= 0:
-                yield f"the weight of objective {objective.name} must be positive, not {objective.weight}"
-            if objective.options.get("each_step") and self.gradient == "rate":
-                yield f"objective {objective.name}: each_step needs gradient: bptt"
+        if self.train_timesteps == "all" and self.anytime != Anytime():
+            yield "anytime is given, but train_timesteps: all always runs T: set train_timesteps: anytime"
+        yield from self._problems_of_objectives()
         if self.needs_teacher and self.teacher is None and self.stages.teacher is None:
             yield f"{' and '.join(self.needs_teacher)} need a teacher: give --teacher RUN_OR_MODEL"
         if self.teacher is not None and not self.needs_teacher:
             yield "a teacher is given, but no objective and no initialisation uses it"
         if self.encoder.name == "events":
-            if self.data not in EVENT_DATA and not self.student.startswith("custom:"):
+            if not is_event_data(self.data) and not self.student.startswith("custom:"):
                 yield f"encoder events needs data of events ({' or '.join(EVENT_DATA)}), not {self.data}"
             if self.events.frames not in (None, self.timesteps):
                 yield f"events.frames must be timesteps ({self.timesteps}) or left out, not {self.events.frames}"
@@ -201,6 +209,27 @@ class DistillRecipe(Recipe):
         if self.conversion.images < 1:
             yield f"conversion.images must be at least 1, not {self.conversion.images}"
         yield from self._problems_of_stages()
+
+    def _problems_of_objectives(self) -> Iterator[str]:
+        from spikestill.recipes.names import objective_named, unknown
+
+        if not self.objectives:
+            yield "objectives must name at least one term"
+        for term in self.objectives:
+            yield from unknown("objective", term.name)
+            if term.weight <= 0:
+                yield f"the weight of objective {term.name} must be positive, not {term.weight}"
+            kind = objective_named(term.name)
+            if kind is None:
+                continue
+            reason = kind.needs_bptt(term.options)
+            if reason is not None and self.gradient == "rate":
+                yield reason
+            if self.train_timesteps == "anytime" and kind.min_timesteps > 1:
+                yield (
+                    f"objective {term.name} needs {kind.min_timesteps} time steps, and train_timesteps: anytime also "
+                    "draws fewer: leave one of them out"
+                )
 
     def _problems_of_stages(self) -> Iterator[str]:
         from spikestill.recipes.loading import strange

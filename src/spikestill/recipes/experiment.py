@@ -14,9 +14,9 @@
       vgg5/lasnn: {recipe: lasnn, student: vgg5, source: {run: vgg5}, teacher: {run: teacher}}
 
 A run's fields are those of its recipe (a preset's name or a YAML file's path), then ``common``, then those of its
-kind, then its own; nested ones are laid over one another entry by entry. ``teacher``, ``source`` and ``start`` may name
-another run of the file, as ``{run: NAME}``: the one of the same seed, or the only one. Run NAME of seed S lies at
-``OUT/NAME-sS``, unless its own ``out`` says otherwise.
+kind, then its own; mappings are laid over one another entry by entry (see ``overlay.py``). ``teacher``, ``source`` and
+``start`` may name another run of the file, as ``{run: NAME}``: the one of the same seed, or the only one. Run NAME of
+seed S lies at ``OUT/NAME-sS``, unless its own ``out`` says otherwise.
 """
 
 from __future__ import annotations

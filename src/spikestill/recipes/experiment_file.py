@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from spikestill.recipes.distillation import DistillRecipe
-from spikestill.recipes.loading import fields_of, load, overlaid, read_mapping, strange
+from spikestill.recipes.loading import fields_of, load, read_mapping, strange
+from spikestill.recipes.overlay import overlaid
 from spikestill.recipes.schema import AnnRecipe, Recipe
 from spikestill.types import InputError, unknown_name
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origi
 
 import yaml
 
-from spikestill.data import EVENT_DATA
+from spikestill.data import is_event_data, shown_images
 from spikestill.files import regular
 from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.names import presets
+from spikestill.recipes.overlay import mappings_among, overlaid
 from spikestill.recipes.schema import AnnRecipe, Recipe
 from spikestill.recipes.words import one_line, refuse_unknown_options, spelled
 from spikestill.types import InputError, unknown_name
@@ -29,7 +30,6 @@ __all__ = [
     "from_mapping",
     "load",
     "made",
-    "overlaid",
     "parser",
     "read_mapping",
     "read_source",
@@ -117,22 +117,6 @@ def _named_twice(node: yaml.Node | None, seen: set[int]) -> Iterator[str]:
             yield from _named_twice(inner, seen)
 
 
-def overlaid(kind: type, fields: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``fields`` with those of ``over`` in place of them; what the schema nests is laid over entry by entry.
-
-    So ``{optimiser: {lr: 0.01}}`` leaves the optimiser's other entries, as ``--optimiser.lr 0.01`` does; free mappings,
-    such as ``model_options``, are replaced whole.
-    """
-    hints = get_type_hints(kind)
-    merged = dict(fields)
-    for name, value in over.items():
-        inner = hints.get(name)
-        if dataclasses.is_dataclass(inner) and isinstance(value, Mapping) and isinstance(merged.get(name), Mapping):
-            value = overlaid(cast(type, inner), merged[name], value)
-        merged[name] = value
-    return merged
-
-
 def differences(recipe: Recipe, stored: Mapping[str, Any]) -> list[str]:
     """The fields in which a run's ``recipe.yaml`` says otherwise than ``recipe``.
 
@@ -171,8 +155,12 @@ def load(kind: type[AnyRecipe], source: str | Path | Mapping[str, Any], override
     fields = dict(source) if isinstance(source, Mapping) else read_source(kind, source)
     for complaint in strange(kind, fields):
         raise complaint
-    words = [spelled(word) for word in overrides]
+    words = _with_brackets(kind, [spelled(word) for word in overrides])
     refuse_unknown_options(words, list(_options(kind)))
+    over, words = mappings_among(kind, words)
+    for complaint in strange(kind, over):
+        raise complaint
+    fields = overlaid(kind, fields, over)
     made = parser(kind)
     given = {name for name in ("augmentation", "encoder") if _is_given(name, fields, words)}
     try:
@@ -188,6 +176,26 @@ def load(kind: type[AnyRecipe], source: str | Path | Mapping[str, Any], override
     return from_mapping(kind, resolved)
 
 
+def _with_brackets(kind: type, words: Sequence[str]) -> list[str]:
+    """The words, with lists of numbers or names that are given as ``3,6`` spelled ``[3,6]``."""
+    lists = {f"--{name}" for name, hint in _hints(kind) if _is_plain_list(hint)}
+    found, before = [], ""
+    for word in words:
+        option, equals, value = word.partition("=")
+        if before in lists and not word.startswith(("[", "-", "null")):
+            word = f"[{word}]"
+        elif option in lists and equals and not value.startswith(("[", "null")):
+            word = f"{option}=[{value}]"
+        found.append(word)
+        before = word
+    return found
+
+
+def _is_plain_list(hint: Any) -> bool:
+    choices = [choice for choice in (hint, *get_args(hint)) if get_origin(choice) is tuple]
+    return any(not dataclasses.is_dataclass(get_args(choice)[0]) for choice in choices)
+
+
 def _is_given(name: str, fields: Mapping[str, Any], words: Sequence[str]) -> bool:
     return name in fields or any(word.startswith(f"--{name}") for word in words)
 
@@ -199,8 +207,9 @@ def _suited_to(data: str, kind: type[Recipe]) -> dict[str, Any]:
         return {"augmentation": {"crop": 1, "flip": False}}
     if data == "imagenet":
         return {"augmentation": {"crop": 0, "resized_crop": 0.08, "flip": True}}
-    if data in EVENT_DATA:
-        suited: dict[str, Any] = {"augmentation": {"crop": 0, "roll": 5, "flip": data != "dvs-gesture"}}
+    if is_event_data(data):
+        mirrors = data != "dvs-gesture" and shown_images(data) != "digits"
+        suited: dict[str, Any] = {"augmentation": {"crop": 0, "roll": 5, "flip": mirrors}}
         return suited | ({"encoder": {"name": "events"}} if kind is DistillRecipe else {})
     return {}
 
@@ -268,7 +277,13 @@ def _fields_of(entries: Any) -> Iterator[Mapping[str, Any]]:
 
 def _options(kind: type, prefix: str = "") -> Iterator[str]:
     """Every field of ``kind`` as it is spelled on the command line, nested ones dotted."""
+    for name, _ in _hints(kind, prefix):
+        yield name
+
+
+def _hints(kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field with its type, nested ones dotted."""
     for name, hint in get_type_hints(kind).items():
-        yield f"{prefix}{name}"
+        yield f"{prefix}{name}", hint
         if dataclasses.is_dataclass(hint):
-            yield from _options(cast(type, hint), f"{prefix}{name}.")
+            yield from _hints(cast(type, hint), f"{prefix}{name}.")

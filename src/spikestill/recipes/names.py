@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spikestill.types import unknown_name
 
-__all__ = ["KINDS", "learns_from_spikes", "names", "needs_teacher", "presets", "unknown"]
+if TYPE_CHECKING:
+    from spikestill.objectives import Objective
+
+__all__ = ["KINDS", "learns_from_spikes", "names", "needs_teacher", "objective_named", "presets", "unknown"]
 
 KINDS = ("methods", "models", "datasets", "objectives", "encoders", "neurons")
 """What :func:`names` knows, in the words of ``spikestill list``."""
@@ -61,24 +65,32 @@ def unknown(kind: str, name: str) -> Iterator[str]:
         kind: method, model, data set or objective.
         name: as the user typed it; what follows a prefix like ``timm:`` is left to its own loader.
     """
+    from spikestill.data import shown_images
+
     known = names(_SINGULAR[kind])
-    if not _is_known(name, known):
+    if kind == "data set" and ":" in name and (source := shown_images(name)):
+        yield from unknown(kind, source)
+    elif not _is_known(name, known):
         yield str(unknown_name(kind, name, known))
+
+
+def objective_named(name: str) -> type[Objective] | None:
+    """The class of the objective of this name; None for a name that is none."""
+    from spikestill.objectives import Objective
+
+    return next((kind for kind in Objective.__subclasses__() if kind.name == name), None)
 
 
 def needs_teacher(objective: str) -> bool:
     """Whether the objective of this name needs a teacher; False for a name that is none."""
-    from spikestill.objectives import Objective
-
-    return any(kind.needs_teacher for kind in Objective.__subclasses__() if kind.name == objective)
+    kind = objective_named(objective)
+    return kind is not None and kind.needs_teacher
 
 
 def learns_from_spikes(objective: str) -> bool:
     """Whether the objective of this name can learn from a spiking network; False for a name that is none."""
-    from spikestill.objectives import Objective
-
-    kinds = [kind for kind in Objective.__subclasses__() if kind.name == objective]
-    return any(kind.needs_teacher and "snn" in kind.teachers for kind in kinds)
+    kind = objective_named(objective)
+    return kind is not None and kind.needs_teacher and "snn" in kind.teachers
 
 
 def _is_known(name: str, known: Iterable[str]) -> bool:

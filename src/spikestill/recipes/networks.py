@@ -38,14 +38,14 @@ class Spiking:
         timesteps: T.
         gradient: rate or bptt.
         recompute: save memory for a second forward pass.
-        max_pool: keep or average.
+        max_pool: keep, gate or average.
     """
 
     neuron: Neuron
     encoder: Encoder
     timesteps: int
     gradient: Literal["rate", "bptt"]
-    max_pool: Literal["keep", "average"]
+    max_pool: Literal["keep", "gate", "average"]
     recompute: bool = False
 
 
@@ -85,7 +85,7 @@ class NetworkDescription:
     def of(cls, recipe: Recipe, data: DataSet) -> NetworkDescription:
         """The network that ``recipe`` trains on ``data``."""
         spiking = None
-        mean, std = data.mean, data.std
+        mean, std = recipe.mean or data.mean, recipe.std or data.std
         if isinstance(recipe, DistillRecipe):
             spiking = Spiking(
                 neuron=recipe.neuron,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 __all__ = [
+    "Anytime",
     "Conversion",
     "Encoder",
     "Neuron",
@@ -157,12 +158,33 @@ class Objective:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Anytime:
+    """How often anytime training runs all T time steps; the other training steps share 1 to T - 1 evenly.
+
+    Attributes:
+        full: the probability that a training step runs all T time steps.
+        final: the last share of the training, in which every training step runs all T.
+    """
+
+    full: float = 0.5
+    final: float = 0.2
+
+    def problems(self) -> Iterator[str]:
+        """What cannot be used, a phrase each."""
+        for name in ("full", "final"):
+            if not 0 <= getattr(self, name) <= 1:
+                yield f"anytime.{name} must lie in [0, 1], not {getattr(self, name)}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Conversion:
     """How a student is converted from the ANN that it starts from.
 
     Attributes:
         images: training images to calibrate with, without augmentation.
-        options: those of the method of conversion, e.g. {percentile: 99.7}.
+        options: those of the method of conversion, e.g. {percentile: 99.7, by: layer, start: rest}; and of all methods,
+            max_pool (gate or keep), batch_norm (fold, or keep to train on with it) and read_out_from (the time step
+            from which on read-outs are averaged).
     """
 
     images: int = 256

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Literal
 
-from spikestill.data import EVENT_DATA, Augmentation, EventFrames
+from spikestill.data import EVENT_DATA, Augmentation, EventFrames, is_event_data, shown_images
 from spikestill.models.specification import LARGEST_IMAGE_SIZE, LARGEST_WIDTH
 from spikestill.recipes.parts import (
     Optimiser,
@@ -34,6 +35,9 @@ class Recipe:
         data: one of `spikestill list datasets`, e.g. digits, cifar10 or folder:PATH.
         data_dir: where named data sets lie or are downloaded to.
         image_size: side to which images are brought; None keeps theirs.
+        mean: channel means that pixels are normalised with, on the scale from 0 to 1, as in 0.485,0.456,0.406: what
+            weights from elsewhere were trained with; None for the data's own.
+        std: channel standard deviations, likewise; both or neither.
         events: how recordings of event cameras become frames.
         skip_corrupt: leave out files that cannot be read, and count them, where the first one would be refused.
         workers: processes that decode images which do not fit into memory; None for one a core, at most 8.
@@ -71,6 +75,8 @@ class Recipe:
     data: str = "digits"
     data_dir: str | None = None
     image_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     events: EventFrames = field(default_factory=EventFrames)
     skip_corrupt: bool = False
     workers: int | None = None
@@ -133,7 +139,10 @@ class Recipe:
         """The run folder, whether given or by default."""
         if self.out is not None:
             return self.out
-        parts = (self.method, self.data.rstrip("/").replace("\\", "/").split("/")[-1], self.network, f"s{self.seed}")
+        data = self.data.rstrip("/").replace("\\", "/").split("/")[-1]
+        if shown_images(self.data) and "/" in self.data:
+            data = f"images-events-{data}"
+        parts = (self.method, data, self.network, f"s{self.seed}")
         return "runs/" + "-".join(part.replace(":", "-").replace("/", "-") for part in parts)
 
     def problems(self) -> Iterator[str]:
@@ -168,16 +177,37 @@ class Recipe:
             yield f"device must be cpu, cuda or auto, not '{self.device}'"
         if self.strategy == "fsdp" and (self.ema is not None or self.clip_gradient is not None):
             yield "strategy fsdp takes neither ema nor clip_gradient: set them to null, or use ddp"
+        yield from self._problems_of_pixels()
         yield from self.optimiser.problems()
         yield from self.schedule.problems(self.epochs)
         if self.workers is not None and self.workers < 0:
             yield f"workers must be 0 or more, not {self.workers}"
         if self.data == "dvs-gesture" and self.augmentation.flip:
             yield "augmentation.flip makes left hands of right ones in dvs-gesture: set it to false"
-        if self.data not in EVENT_DATA and self.events != EventFrames():
+        if not is_event_data(self.data) and self.events != EventFrames():
             yield f"events is for data of events ({' or '.join(EVENT_DATA)}), not {self.data}"
-        if self.data in EVENT_DATA and self.pixels == "signed":
+        if is_event_data(self.data) and self.pixels == "signed":
             yield f"{self.data} has no pixels between -1 and 1: use the encoder events or direct, not poisson or signed"
+
+    def _problems_of_pixels(self) -> Iterator[str]:
+        """What cannot be used of mean and std; the data says how many channels there are."""
+        if self.mean is None or self.std is None:
+            if self.mean is not self.std:
+                yield "mean and std belong together: give both, or neither"
+            return
+        if len(self.mean) != len(self.std) or not self.mean:
+            yield f"mean and std must have one number a channel, not {len(self.mean)} and {len(self.std)}"
+        if self.pixels == "signed":
+            yield "mean and std are not for pixels in [-1, 1] (pixel_scale signed, encoder poisson): leave them out"
+        largest = float("inf") if self.data in EVENT_DATA else 1.0
+        if not all(0 <= value <= largest and isfinite(value) for value in self.mean):
+            yield f"mean must lie in [0, 1], the scale of pixels divided by 255, not {_listed(self.mean)}"
+        if not all(0 < value < float("inf") for value in self.std):
+            yield f"std must be positive, not {_listed(self.std)}"
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 @dataclass(frozen=True, kw_only=True)

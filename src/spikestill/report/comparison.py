@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spikestill.report.finished import Finished, repetitions, told_apart
+from spikestill.report.finished import Finished, origins, repetitions, told_apart
 from spikestill.report.table import comma_separated_lines
 from spikestill.types import InputError
 
@@ -16,7 +16,8 @@ __all__ = ["Row", "comma_separated", "compare", "header", "round_steps", "spread
 _MOST_STEPS = 16
 _ROUND = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
 
-_OPTIONAL = {"SynOps, millions": "synaptic_operations", "peak memory, MiB": "peak_memory"}
+_GAP = "validation gap, points"
+_OPTIONAL = {"SynOps, millions": "synaptic_operations", "peak memory, MiB": "peak_memory", _GAP: "gap"}
 """Columns that a table has where one of its rows has them: the results of earlier versions do not."""
 
 _DIGITS = {"spikes per neuron": 3, "SynOps, millions": 3, "training, minutes": 1, "peak memory, MiB": 0}
@@ -37,6 +38,8 @@ class Row:
         training_seconds: each run's.
         synaptic_operations: accumulates an image, each run's; empty for an ANN, and where the results lack them.
         peak_memory: of the training, in MiB, each run's; empty where the results lack it.
+        gap: by how much the teacher, or the ANN that was converted, puts more of the validation images into their
+            class, each run's in [-1, 1]; empty where the results lack it.
         optional: which of the columns that not every table has are in this row's table.
     """
 
@@ -48,6 +51,7 @@ class Row:
     training_seconds: tuple[float, ...]
     synaptic_operations: tuple[float, ...] = ()
     peak_memory: tuple[float, ...] = ()
+    gap: tuple[float, ...] = ()
     optional: tuple[str, ...] = ()
 
     def cells(self, steps: Sequence[int]) -> list[str]:
@@ -66,6 +70,7 @@ class Row:
         found["SynOps, millions"] = tuple(count / 1e6 for count in self.synaptic_operations)
         found["training, minutes"] = tuple(seconds / 60 for seconds in self.training_seconds)
         found["peak memory, MiB"] = self.peak_memory
+        found[_GAP] = tuple(100 * share for share in self.gap)
         return {name: values for name, values in found.items() if name not in _OPTIONAL or name in self.optional}
 
 
@@ -133,8 +138,9 @@ def _row(runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Row:
     spikes = tuple(result["test_spikes_per_neuron"] for _, result in runs if "test_spikes_per_neuron" in result)
     operations = tuple(result["test_synaptic_operations"] for _, result in runs if "test_synaptic_operations" in result)
     memory = tuple(result["training_peak_memory_mib"] for _, result in runs if "training_peak_memory_mib" in result)
+    gaps = tuple(known[0].gap for known in (origins(result) for _, result in runs) if known)
     seconds = tuple(result["training_seconds"] for _, result in runs)
-    return Row(name, timesteps, seeds, accuracy, spikes, seconds, operations, memory)
+    return Row(name, timesteps, seeds, accuracy, spikes, seconds, operations, memory, gaps)
 
 
 def _listed(runs: Sequence[Finished]) -> str:

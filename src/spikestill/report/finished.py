@@ -14,7 +14,7 @@ from spikestill.runs import Run
 from spikestill.types import InputError
 from spikestill.values import value_of_type
 
-__all__ = ["Finished", "read_result", "repetitions", "told_apart"]
+__all__ = ["Finished", "Origin", "origins", "read_result", "repetitions", "told_apart"]
 
 _SEEDED = ("seed", "out", "device", "checkpoint_minutes", "logger", "data_dir")
 """Fields of a recipe in which repetitions of one experiment may differ."""
@@ -36,6 +36,25 @@ class _Term:
     name: str
     weight: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A network that a student comes from.
+
+    Attributes:
+        role: teacher or source.
+        name: as the recipe names it.
+        is_spiking: whether it spikes.
+        validation_accuracy: the share of the validation images that it puts into their class.
+        gap: by how much that is more than the student's.
+    """
+
+    role: str
+    name: str
+    is_spiking: bool
+    validation_accuracy: float
+    gap: float
 
 
 @dataclass(frozen=True)
@@ -70,6 +89,8 @@ _OF_RESULT: Mapping[str, Any] = {
     "test_rates": dict[str, float],
     "test_operations_by_layer": dict[str, _Operations],
     "test_operations_not_counted": tuple[str, ...],
+    "origins": tuple[Origin, ...],
+    "remarks": tuple[str, ...],
 }
 """Of the fields that are read here, what they must be where they are there."""
 
@@ -87,6 +108,12 @@ def read_result(run: Run) -> dict[str, Any]:
     if strange := [step for step in steps if not re.fullmatch(r"[1-9][0-9]{0,8}", step)]:
         raise InputError(f"{run.folder / 'result.json'} is damaged: {strange[0]!r:.40} is no time step")
     return result
+
+
+def origins(result: Mapping[str, Any]) -> tuple[Origin, ...]:
+    """The networks that a run's student comes from, of a result that was checked; the one it is judged by first."""
+    found: tuple[Origin, ...] = value_of_type(tuple[Origin, ...], result.get("origins", []))
+    return found
 
 
 def _refuse_others(path: Path, fields: Mapping[str, Any], types: Mapping[str, Any], needed: Sequence[str]) -> None:
@@ -161,7 +188,9 @@ class Finished:
     def _identity(self, learners: frozenset[Path]) -> str:
         """As ``identity``; a network that is said to have learned from one of its ``learners`` is not looked at."""
         learners |= {self.folder.resolve()}
-        same = {name: value for name, value in self.recipe.items() if name not in (*_SEEDED, *_NETWORKS)}
+        others = {*_SEEDED, *_NETWORKS}
+        # A field that holds nothing counts as one that an older version did not know yet.
+        same = {name: value for name, value in self.recipe.items() if name not in others and value is not None}
         for name in _NETWORKS:
             other = self.other(name)  # type: ignore[arg-type]
             if other is None or other.folder.resolve() in learners:

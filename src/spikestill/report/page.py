@@ -10,6 +10,7 @@ from pathlib import Path
 
 from spikestill.files import write_atomically
 from spikestill.report import sections
+from spikestill.report.blocks import Section
 from spikestill.report.colours import DARK, LIGHT, variables
 from spikestill.report.shown import shown
 from spikestill.text import visible
@@ -18,12 +19,13 @@ from spikestill.types import InputError
 __all__ = ["rendered", "write_page"]
 
 
-def write_page(folders: Sequence[str], to: str | Path | None = None) -> Path:
+def write_page(folders: Sequence[str], to: str | Path | None = None, first: Sequence[Section] = ()) -> Path:
     """Write the page of these runs, atomically.
 
     Args:
         folders: of finished runs.
         to: the file; by default report.html, in the run folder of one run, in the current folder for several.
+        first: sections that stand before those of the runs.
 
     Returns:
         The file.
@@ -33,7 +35,7 @@ def write_page(folders: Sequence[str], to: str | Path | None = None) -> Path:
     """
     if not folders:
         raise InputError("report needs at least one run folder")
-    content = rendered(folders)
+    content = rendered(folders, first)
     path = Path(to) if to is not None else (Path(folders[0]) if len(folders) == 1 else Path()) / "report.html"
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder; name a file, as in {path / 'report.html'}")
@@ -41,11 +43,12 @@ def write_page(folders: Sequence[str], to: str | Path | None = None) -> Path:
     return path
 
 
-def rendered(folders: Sequence[str]) -> str:
+def rendered(folders: Sequence[str], first: Sequence[Section] = ()) -> str:
     """The page of these runs as HTML.
 
     Args:
         folders: of finished runs; those that differ in their seed alone are one system.
+        first: sections that stand before those of the runs.
 
     Raises:
         InputError: for a folder that holds no finished run, and a file in it that is damaged.
@@ -57,6 +60,7 @@ def rendered(folders: Sequence[str]) -> str:
 
     systems = shown(folders)
     found = [
+        *first,
         sections.overview(systems),
         *(make(systems) for make in (sections.steps, sections.layers, sections.vision, sections.answers)),
         sections.training(systems),

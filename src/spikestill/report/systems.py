@@ -23,7 +23,10 @@ _GUIDES = (
     ("blockwise", "block-wise"),
     ("gradient-attention", "LaSNN (gradient attention)"),
     ("activation-attention", LASNN[0]),
+    ("selective", "selective distillation"),
     ("logits", "label distillation"),
+    ("branches", "self-distillation"),
+    ("own-ensemble", "own ensemble"),
 )
 """By objective, the system it makes; the first that a recipe has says which."""
 

@@ -78,6 +78,7 @@ def distill(
     from spikestill.graph import SpikingNetwork
     from spikestill.recipes import DistillRecipe, load
     from spikestill.recipes.networks import describe_spiking
+    from spikestill.recipes.overlay import overlaid
     from spikestill.train.loop import execute
     from spikestill.train.stages import with_stages
 
@@ -89,7 +90,8 @@ def distill(
         raise InputError("the student must be a spiking network: make one with to_spiking(ann, ...)")
     else:
         network = student
-        fields = {"student": f"custom:{type(student).__name__}"} | describe_spiking(student) | fields
+        known = {"student": f"custom:{type(student).__name__}"} | describe_spiking(student)
+        fields = overlaid(DistillRecipe, known, fields)
     if isinstance(teacher, str | Path):
         fields["teacher"] = str(teacher)
     elif teacher is not None:

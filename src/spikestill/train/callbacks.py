@@ -16,8 +16,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from spikestill.data import duration
 from spikestill.files import regular, write_atomically
+from spikestill.progress import duration
 from spikestill.runs import Run, write_weights
 from spikestill.text import visible
 from spikestill.train.learner import Learner
@@ -26,6 +26,9 @@ from spikestill.train.stopping import StopRequest
 from spikestill.types import InputError
 
 __all__ = ["AtomicCheckpoints", "Journal", "Progress", "best_weights_file", "last_checkpoint_file"]
+
+_ON_TERMINAL, _IN_LOG = 0.5, 60.0
+"""Seconds between two lines of the training, on a terminal (where one overwrites the other) and in a log."""
 
 
 def last_checkpoint_file(run: Run) -> Path:
@@ -194,7 +197,7 @@ def _kept_by(trainer: lightning.Trainer, learner: Learner) -> dict[str, Tensor]:
 
 
 class Progress(Callback):
-    """Accuracy and time left: a live line on a terminal, one line an epoch elsewhere.
+    """Accuracy and time left: a live line on a terminal, elsewhere one line an epoch, and one a minute within it.
 
     Args:
         journal: where the figures are; it comes before this callback.
@@ -213,10 +216,12 @@ class Progress(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Note where this process began; a resume's earlier steps say nothing about its speed."""
         self._begun, self._first_step = time.monotonic(), trainer.global_step
+        self._shown = 0.0 if self._live else self._begun
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
-        """Refresh the live line, at most twice a second."""
-        if not (self._live and trainer.is_global_zero) or time.monotonic() - self._shown < 0.5:
+        """Refresh the live line, at most twice a second; elsewhere a line a minute within a long epoch."""
+        wait = _ON_TERMINAL if self._live else _IN_LOG
+        if not trainer.is_global_zero or time.monotonic() - self._shown < wait:
             return
         self._shown = time.monotonic()
         loss, accuracy = cast(Learner, pl_module).running()
@@ -224,13 +229,14 @@ class Progress(Callback):
         self._write(
             f"{self._label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {done:3.0f} %  "
             f"loss {loss:.3f}  accuracy {accuracy:.1%}  {self._left(trainer)} left",
-            end="",
+            end="" if self._live else "\n",
         )
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """One line about the epoch."""
         if not trainer.is_global_zero:
             return
+        self._shown = time.monotonic()
         row = self._journal.rows[-1]
         self._write(
             f"{self._label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {row['train_loss']:.3f}  "

@@ -49,8 +49,10 @@ def converted_student(
     student = dataclasses.replace(description, spiking=spiking).build().to(device).eval()
     assert isinstance(student, SpikingNetwork)
     batches = _first(data, recipe.conversion.images, description, device)
+    # What is trained further is read out from the first step on: rate gradients are of the mean of all.
+    options = ({"read_out_from": 1} if recipe.epochs else {}) | recipe.conversion.options
     with torch.random.fork_rng(devices=[]):  # a drawn encoding leaves the training's random numbers as they were
-        convert(student, ann.to(device), batches, recipe.initialise, **recipe.conversion.options)
+        convert(student, ann.to(device), batches, recipe.initialise, **options)
     for name, converted in list(student.neurons()):
         neuron = build_neuron(recipe.neuron).to(device)
         neuron.set_threshold(converted.threshold.item())

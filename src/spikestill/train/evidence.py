@@ -20,12 +20,13 @@ from spikestill.data import DataSet
 from spikestill.graph.cut import node_named
 from spikestill.objectives import Guide
 from spikestill.objectives.points import map_pairs
+from spikestill.progress import Progress, tracked
 from spikestill.recipes import DistillRecipe, NetworkDescription, Recipe
 from spikestill.report import evidence
 from spikestill.report.evidence import Evidence, Picture
 from spikestill.train.loaders import make_batches
 from spikestill.train.pictures import images_at, map_picture, pictures
-from spikestill.train.teachers import Teacher, find_teacher, frozen, rescaling
+from spikestill.train.teachers import Scaled, Teacher, find_teacher
 from spikestill.types import InputError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def gathered(
     """
     answers = measured.answers
     calibration = analysis.calibration(answers.confidence[-1], answers.correct[-1])
-    origins = [_Shown.of(one, data, description, device) for one in known.origins]
+    origins = [Scaled.of(one, data, description, device) for one in known.origins]
     teacher = None if known.teacher is None else origins[known.origins.index(known.teacher)]
     taught = None if teacher is None else _answers_of(teacher, recipe, data, description, device)
     found = Evidence(
@@ -122,13 +123,13 @@ def _of_images(
     network: nn.Module,
     answers: Answers,
     taught: Answers | None,
-    teacher: _Shown | None,
-    origins: Sequence[_Shown],
+    teacher: Scaled | None,
+    origins: Sequence[Scaled],
     device: torch.device,
 ) -> Evidence:
     """With what is shown of single test images: samples, their maps and spikes, and mistakes."""
     rows, wrong = _sample_rows(answers.labels), _surest_mistakes(answers)
-    images = images_at(data, description, rows, device)
+    images, progress = images_at(data, description, rows, device), Progress("looking at single images", 3, "parts")
     with torch.no_grad():
         found = dataclasses.replace(
             found,
@@ -138,6 +139,7 @@ def _of_images(
             ),
             attention=_attention(network, teacher, images, data),
         )
+        progress.show(1)
         if len(wrong):
             shown = pictures(images_at(data, description, wrong, device), description)
             mistakes = tuple(
@@ -149,26 +151,11 @@ def _of_images(
                 for row, picture in zip(wrong.tolist(), shown, strict=True)
             )
             found = dataclasses.replace(found, mistakes=mistakes)
+        progress.show(2)
         if isinstance(network, graph.SpikingNetwork):
             found = _of_spiking_images(found, network, origins, images)
+        progress.show(3)
     return found
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A network that is shown the student's images, at the scale that it knows."""
-
-    network: Guide
-    rescale: tuple[Tensor, Tensor] | None
-
-    @classmethod
-    def of(cls, teacher: Teacher, data: DataSet, description: NetworkDescription, device: torch.device) -> _Shown:
-        return cls(frozen(teacher.network, data).to(device), rescaling(description, teacher, device))
-
-    def scaled(self, images: Tensor) -> Tensor:
-        if images.ndim == 5 and not isinstance(self.network, graph.SpikingNetwork):
-            images = images.mean(0)  # an ANN sees all that happened as one image
-        return images if self.rescale is None else images * self.rescale[0] + self.rescale[1]
 
 
 def _found(name: str | None, data: DataSet, who: Literal["teacher", "source"]) -> Teacher | None:
@@ -182,13 +169,14 @@ def _found(name: str | None, data: DataSet, who: Literal["teacher", "source"]) -
 
 
 def _answers_of(
-    teacher: _Shown, recipe: Recipe, data: DataSet, description: NetworkDescription, device: torch.device
+    teacher: Scaled, recipe: Recipe, data: DataSet, description: NetworkDescription, device: torch.device
 ) -> Answers | None:
     """None where every image would have to be decoded once more for it."""
     batches = make_batches(recipe, data, description, "test", device)
     if not batches.holds_images:
         return None
-    return analysis.answers(teacher.network, ((teacher.scaled(images), labels) for images, labels in batches))
+    shown = tracked(batches, "asking the teacher about the test images")
+    return analysis.answers(teacher.network, ((teacher.scaled(images), labels) for images, labels in shown))
 
 
 def _confusion(answers: Answers, num_classes: int) -> tuple[tuple[int, ...], ...]:
@@ -231,7 +219,7 @@ def _of_spikes(found: Evidence, network: graph.SpikingNetwork, measured: Measure
 
 
 def _of_spiking_images(
-    found: Evidence, network: graph.SpikingNetwork, origins: Sequence[_Shown], images: Tensor
+    found: Evidence, network: graph.SpikingNetwork, origins: Sequence[Scaled], images: Tensor
 ) -> Evidence:
     """With the distance of rates and activations, and a raster."""
     rates = analysis.firing_rates(network, images)
@@ -253,7 +241,7 @@ def _of_spiking_images(
 
 
 def _attention(
-    network: nn.Module, teacher: _Shown | None, images: Tensor, data: DataSet
+    network: nn.Module, teacher: Scaled | None, images: Tensor, data: DataSet
 ) -> tuple[evidence.MapPair, ...]:
     """Maps at the network's levels and at those of the teacher that correspond; none where there are no maps."""
     try:

@@ -12,11 +12,12 @@ from spikestill.recipes import DistillRecipe, NetworkDescription
 from spikestill.train.conversion import converted_student
 from spikestill.train.learner import DistillLearner
 from spikestill.train.loaders import place
+from spikestill.train.origins import Meter, origins_of
 from spikestill.train.processes import ALONE, Processes
 from spikestill.train.teachers import Teacher, find_source, find_teacher, frozen, rescaling
 from spikestill.types import InputError
 
-__all__ = ["guided_learner"]
+__all__ = ["find_start", "guided_learner", "initial_student", "refuse_unfit"]
 
 
 def guided_learner(
@@ -28,6 +29,7 @@ def guided_learner(
     device: torch.device,
     batches: Batches,
     processes: Processes = ALONE,
+    meter: Meter | None = None,
 ) -> DistillLearner:
     """Everything that trains the student, on its device.
 
@@ -40,20 +42,26 @@ def guided_learner(
         device: where.
         batches: of the training images.
         processes: those that train together.
+        meter: told of the networks that the student comes from, before anything is made of them.
 
     Raises:
         InputError: when student, teacher, data and objectives do not fit each other.
     """
     teacher = _teacher(recipe, data, teacher_ann)
-    if student is None:
-        student = _student(recipe, data, description, teacher, device)
-    student = place(student, device, recipe.channels_last)
-    _refuse_unfit("student", student, data, device)
+    source = find_start(recipe, data, description) if student is None else None
     guide = rescale = None
     if teacher is not None:
         guide = place(frozen(teacher.network, data), device, recipe.channels_last)
-        _refuse_unfit("teacher", guide, data, device)
+        refuse_unfit("teacher", guide, data, device)
         rescale = rescaling(description, teacher, device)
+    if source is not None:
+        refuse_unfit("source", source.network, data, torch.device("cpu"))
+    if meter is not None:
+        meter.meet(origins_of(recipe, teacher, source))
+    if student is None:
+        student = initial_student(recipe, data, description, source or teacher, device)
+    student = place(student, device, recipe.channels_last)
+    refuse_unfit("student", student, data, device)
     terms = [
         objectives.create(term.name, student=student, teacher=guide, input_shape=data.input_shape, **term.options).to(
             device
@@ -81,25 +89,42 @@ def _teacher(recipe: DistillRecipe, data: DataSet, ann: nn.Module | None) -> Tea
     return find_teacher(recipe.teacher, data, may_spike=recipe.learns_from_spikes, weights=recipe.teacher_weights)
 
 
-def _student(
+def find_start(recipe: DistillRecipe, data: DataSet, description: NetworkDescription) -> Teacher | None:
+    """The ANN that the recipe names as the student's ``source``; None where it names none.
+
+    Raises:
+        InputError: as :func:`find_source`.
+    """
+    if recipe.source is None:
+        return None
+    return find_source(recipe.source, data, description, new_classifier=not recipe.converts)
+
+
+def initial_student(
     recipe: DistillRecipe,
     data: DataSet,
     description: NetworkDescription,
-    teacher: Teacher | None,
+    source: Teacher | None,
     device: torch.device,
 ) -> graph.SpikingNetwork:
-    source = teacher
-    if recipe.source is not None:
-        source = find_source(recipe.source, data, description, new_classifier=not recipe.converts)
+    """The student as it is before the first training step: random, with the ANN's weights, or converted.
+
+    Args:
+        recipe: with ``initialise``.
+        data: whose training images calibrate a conversion.
+        description: of the student.
+        source: the ANN it starts from: the recipe's source, or else its teacher; None where it starts at random.
+        device: where a conversion runs.
+
+    Raises:
+        InputError: for a source of another architecture or scale of pixels, and whatever the conversion refuses.
+    """
     ann = description.build_ann()
     if recipe.initialise == "random":
         return description.make_spiking(ann)
     assert source is not None
     if recipe.converts and (source.mean, source.std) != (description.mean, description.std):
-        raise InputError(
-            f"the ANN that is converted was trained on pixels of another scale than the student's ({recipe.pixels}): "
-            f"train it with --pixel-scale {recipe.pixels}"
-        )
+        raise InputError(_of_another_scale(recipe, source))
     if recipe.initialise == "quantise":  # its activations have parameters of their own
         return converted_student(recipe, data, description, source.network, device)
     try:
@@ -114,7 +139,18 @@ def _student(
     return converted_student(recipe, data, description, ann, device)
 
 
-def _refuse_unfit(who: str, network: nn.Module, data: DataSet, device: torch.device) -> None:
+def _of_another_scale(recipe: DistillRecipe, source: Teacher) -> str:
+    mean, std = (",".join(f"{value:g}" for value in values) for values in (source.mean, source.std))
+    way_out = f"convert it with --mean {mean} --std {std}"
+    if recipe.pixels == "signed":
+        way_out = "train it with --pixel-scale signed"
+    return (
+        f"the ANN that is converted was trained on pixels of another scale than the student's ({recipe.pixels}): "
+        f"{way_out}"
+    )
+
+
+def refuse_unfit(who: str, network: nn.Module, data: DataSet, device: torch.device) -> None:
     """Run one black image through a network to see its classes and whether it takes these images.
 
     Raises:

@@ -15,9 +15,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from spikestill.data import Batches
 from spikestill.graph import SpikingNetwork
 from spikestill.graph import record as record_of
-from spikestill.nn import Poisson
+from spikestill.nn import Events, Poisson
 from spikestill.objectives import Guide, Objective
 from spikestill.recipes import AnnRecipe, DistillRecipe, Recipe
+from spikestill.train.anytime import draw_timesteps
 from spikestill.train.nonfinite import first_nonfinite
 from spikestill.train.optimisation import is_weight, make_optimiser, make_schedule
 from spikestill.train.processes import ALONE, Processes, SharedError
@@ -39,7 +40,7 @@ class Learner(lightning.LightningModule, ABC):
         network: what is trained; on its device already.
         recipe: how.
         batches: of the training images, this process's shard of them.
-        terms: names of the loss terms.
+        terms: names of further figures of a batch: the unweighted loss terms, the drawn number of time steps.
         processes: those that train together.
     """
 
@@ -73,7 +74,7 @@ class Learner(lightning.LightningModule, ABC):
 
     @abstractmethod
     def losses(self, images: Tensor, labels: Tensor, *known: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The loss to minimise, the logits ``[B, K]`` and the unweighted loss terms, for one batch.
+        """The loss to minimise, the logits ``[B, K]`` and the figures named in ``terms``, for one batch.
 
         Args:
             images: ``[B, C, H, W]``, or event frames ``[T, B, C, H, W]``.
@@ -290,6 +291,8 @@ class DistillLearner(Learner):
         **more: Any,
     ) -> None:
         names = [objective.name for objective in recipe.objectives]
+        if recipe.train_timesteps == "anytime":
+            names.append("timesteps")
         super().__init__(network, recipe, batches=batches, terms=names, **more)
         self.objectives = nn.ModuleList(objectives)
         self._weights = [objective.weight for objective in recipe.objectives]
@@ -300,6 +303,7 @@ class DistillLearner(Learner):
         self._teacher_taps = _union(objective.teacher_taps for objective in objectives)
         self._teacher_gradients = _union(objective.teacher_gradients for objective in objectives)
         self._teacher_precision = recipe.teacher_precision
+        self._draws_timesteps, self._anytime = recipe.train_timesteps == "anytime", recipe.anytime
 
     @property
     def trained(self) -> list[nn.Module]:  # noqa: D102
@@ -311,19 +315,31 @@ class DistillLearner(Learner):
         looked_into = self._teacher_taps or self._teacher_gradients or isinstance(teacher, SpikingNetwork)
         if teacher is None or looked_into or self.batches.varies or not self.batches.holds_images:
             return
-        self.batches.accompany(lambda images: self._asked(teacher, self.laid_out(images)).logits)
+        self.batches.accompany(
+            lambda images: self._asked(teacher, self.laid_out(images)).logits, "caching the teacher's logits"
+        )
 
     def losses(  # noqa: D102
         self, images: Tensor, labels: Tensor, *known: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         guidance = Record(known[0]) if known else self._guidance(images, labels)
+        steps = self.recipe.epochs * self.steps_per_epoch
         for objective in self.objectives:
-            cast(Objective, objective).progress = self.global_step / (self.recipe.epochs * self.steps_per_epoch)
+            cast(Objective, objective).progress = self.global_step / steps
+        student = cast(SpikingNetwork, self.network)
+        timesteps = student.timesteps
+        if self._draws_timesteps:
+            timesteps = draw_timesteps(
+                self._anytime, timesteps, seed=self.recipe.seed, step=self.global_step, steps=steps
+            )
+        if isinstance(student.encoder, Events):
+            images = images[:timesteps]  # what has happened so far
         with self.autocast(self.recipe.precision):
-            record = cast(SpikingNetwork, self.network).record(images, taps=self._student_taps)
+            record = student.record(images, self._student_taps, timesteps)
             terms = [objective(record, guidance, labels) for objective in self.objectives]
         total = torch.stack([weight * term for weight, term in zip(self._weights, terms, strict=True)]).sum()
-        return total, record.logits, terms
+        figures = [total.new_tensor(float(timesteps))] if self._draws_timesteps else []
+        return total, record.logits, terms + figures
 
     def _guidance(self, images: Tensor, labels: Tensor) -> Record | None:
         (teacher,) = self._teacher

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Literal, TypeVar
 
@@ -14,7 +15,7 @@ from spikestill.recipes import NetworkDescription, Recipe
 from spikestill.train.processes import ALONE, Processes
 from spikestill.types import InputError
 
-__all__ = ["load_data", "make_batches", "place", "resolve_device"]
+__all__ = ["load_data", "make_batches", "normalised_as", "place", "resolve_device"]
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -48,7 +49,24 @@ def load_data(recipe: Recipe, processes: Processes = ALONE) -> DataSet:
                     events=EventFrames(frames=recipe.event_frames, by=recipe.events.by),
                 )
     assert loaded is not None
-    return loaded
+    return normalised_as(recipe, loaded)
+
+
+def normalised_as(recipe: Recipe, data: DataSet) -> DataSet:
+    """The data with the mean and standard deviation that the recipe gives, if it gives any.
+
+    Raises:
+        InputError: where they are not one a channel.
+    """
+    if recipe.mean is None or recipe.std is None:
+        return data
+    channels = data.input_shape[0]
+    if len(recipe.mean) != channels:
+        raise InputError(
+            f"mean and std have {len(recipe.mean)} numbers, the images of {data.name} {channels} "
+            f"channel{'s' if channels > 1 else ''}: give one a channel"
+        )
+    return dataclasses.replace(data, mean=recipe.mean, std=recipe.std)
 
 
 def make_batches(

@@ -30,11 +30,13 @@ from spikestill.train.callbacks import (
     last_checkpoint_file,
 )
 from spikestill.train.conversion import trainable_ann
+from spikestill.train.conversion_gap import what_costs
 from spikestill.train.learner import AnnLearner, Learner
 from spikestill.train.live import Live, live_logger, refuse_missing
-from spikestill.train.loaders import load_data, make_batches, place, resolve_device
+from spikestill.train.loaders import load_data, make_batches, normalised_as, place, resolve_device
 from spikestill.train.measuring import TEST_SEED, evidence_of, examine
 from spikestill.train.memory import saying_what_to_lower
+from spikestill.train.origins import Meter, recorded
 from spikestill.train.processes import ALONE, Processes, together
 from spikestill.train.remarks import remarks_kept
 from spikestill.train.stopping import StoppedError
@@ -55,6 +57,7 @@ def execute(
     teacher: nn.Module | None = None,
     data: DataSet | None = None,
     wait: bool = False,
+    read_test: bool = True,
 ) -> Run:
     """Train as ``recipe`` says and write the run, together with the processes that were started with this one.
 
@@ -68,6 +71,7 @@ def execute(
         teacher: learn from this ANN in place of the one that the recipe names.
         data: the recipe's data set, where it is loaded already.
         wait: for another process that trains the same run; it is refused otherwise.
+        read_test: false stops before the test set is read; ``resume`` then finishes the run.
 
     Returns:
         The finished run.
@@ -77,7 +81,7 @@ def execute(
     """
     processes = together(recipe.device)
     with _held(Run(Path(recipe.folder)), processes, wait):
-        return _execute(recipe, processes, resume, overwrite, network, teacher, data)
+        return _execute(recipe, processes, resume, overwrite, network, teacher, data, read_test)
 
 
 @contextlib.contextmanager
@@ -104,6 +108,7 @@ def _execute(
     network: SpikingNetwork | None,
     teacher: nn.Module | None,
     data: DataSet | None,
+    read_test: bool,
 ) -> Run:
     with processes.agreed():
         run = Run.refuse_used(recipe.folder, resume=resume, overwrite=overwrite)
@@ -114,15 +119,27 @@ def _execute(
         device = resolve_device(recipe.device, processes)
         refuse_strategy(recipe, processes, device)
         refuse_missing(recipe)
-    data = data or load_data(recipe, processes)
+    data = load_data(recipe, processes) if data is None else normalised_as(recipe, data)
     with processes.agreed():
         description = NetworkDescription.of(recipe, data)
         torch.manual_seed(recipe.seed)
         train_batches = make_batches(recipe, data, description, "train", device, processes)
         validation_batches = make_batches(recipe, data, description, "validation", device, processes)
+        meter = Meter(data, description, validation_batches, device, processes)
         with remarks_kept() as remarks:
-            learner = _learner(recipe, data, description, network, teacher, device, train_batches, processes)
+            learner = _learner(
+                recipe,
+                data,
+                description,
+                network,
+                teacher,
+                device,
+                train_batches,
+                processes,
+                meter if read_test else None,
+            )
         learner.draw_apart()
+    origins = meter.measured()
     with processes.agreed():
         if processes.is_first:
             if overwrite:
@@ -130,7 +147,13 @@ def _execute(
             run.write_yaml("recipe.yaml", as_mapping(recipe))
             run.write_json("environment.json", runs.environment() | ({"remarks": remarks} if remarks else {}))
     journal = _fit(recipe, run, learner, train_batches, validation_batches, device, resume)
-    _finish(recipe, run, data, description, learner, journal, device, teacher)
+    if not read_test:
+        return run
+    remarks = [remark for one in origins for remark in one.remarks]
+    if isinstance(recipe, DistillRecipe) and processes.count == 1:
+        remarks += what_costs(recipe, data, description, learner.kept, origins, journal.best_accuracy, device)
+    found = {"origins": recorded(origins, journal.best_accuracy), "remarks": remarks}
+    _finish(recipe, run, data, description, learner, journal, device, teacher, found)
     return run
 
 
@@ -149,6 +172,7 @@ def _learner(
     device: torch.device,
     batches: Batches,
     processes: Processes = ALONE,
+    meter: Meter | None = None,
 ) -> Learner:
     """The network, on its device and in its memory layout, with all that trains it."""
     if isinstance(recipe, AnnRecipe):
@@ -160,7 +184,7 @@ def _learner(
         from spikestill.train.guidance import guided_learner
 
         assert isinstance(recipe, DistillRecipe)
-        learner = guided_learner(recipe, data, description, network, teacher, device, batches, processes)
+        learner = guided_learner(recipe, data, description, network, teacher, device, batches, processes, meter)
     return learner.train()
 
 
@@ -219,7 +243,12 @@ def _fit(
 
 def _validation_accuracy(recipe: Recipe, learner: Learner, batches: Batches, device: torch.device) -> float:
     examined = examine(
-        learner.kept.eval(), batches, precision=recipe.precision, device=device, processes=learner.processes
+        learner.kept.eval(),
+        batches,
+        precision=recipe.precision,
+        device=device,
+        processes=learner.processes,
+        title="measuring on the validation images",
     )
     return float(examined.figures["accuracy"])
 
@@ -233,6 +262,7 @@ def _finish(
     journal: Journal,
     device: torch.device,
     teacher: nn.Module | None,
+    found: dict[str, Any],
 ) -> None:
     """Keep the weights that validation chose, read the test set once, and write the analysis and the result."""
     seconds, peak = journal.seconds, journal.peak_memory  # before the test has its part in them
@@ -249,7 +279,14 @@ def _finish(
             run.write_network(kind, network.state_dict(), description.as_json())
         test = make_batches(recipe, data, description, "test", device, processes)
     started = time.monotonic()
-    examined = examine(network, test, precision=recipe.precision, device=device, processes=processes)
+    examined = examine(
+        network,
+        test,
+        precision=recipe.precision,
+        device=device,
+        processes=processes,
+        title="measuring on the test images",
+    )
     measured = dict(examined.figures)
     seconds_of_test = time.monotonic() - started
     for complaints in processes.gathered(dict(data.unreadable.complaints)):  # each met those of its own share
@@ -272,6 +309,7 @@ def _finish(
         "selected_by": "validation accuracy",
         "best_epoch": journal.best_epoch,
         "validation_accuracy": journal.best_accuracy,
+        **{name: values for name, values in found.items() if values},
         "weights_fingerprint": run.fingerprint,
         # Of several processes each draws for its images: one that measures again draws otherwise.
         **({"test_seed": TEST_SEED} if processes.count == 1 else {}),

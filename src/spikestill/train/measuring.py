@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spikestill import analysis
-from spikestill.data import Batches, DataSet
+from spikestill.data import DataSet
 from spikestill.graph import SpikingNetwork
 from spikestill.nn import Poisson
+from spikestill.progress import tracked
 from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription, Recipe, load
 from spikestill.report.evidence import Evidence
 from spikestill.runs import Run
@@ -50,12 +51,14 @@ class Measurement:
 
 def examine(
     network: nn.Module,
-    batches: Batches,
+    batches: Iterable[tuple[Tensor, Tensor]],
     *,
     precision: str,
     device: torch.device,
     processes: Processes,
     timesteps: Sequence[int] | None = None,
+    title: str = "measuring the network",
+    total: int | None = None,
 ) -> Measurement:
     """Measure a network.
 
@@ -68,15 +71,18 @@ def examine(
         device: where.
         processes: those that measure together; every one of them returns the same.
         timesteps: the numbers of steps to read the network out at; by default every one up to its own T.
+        title: what is done, for the progress.
+        total: how many batches there are, where these do not say so.
     """
+    shown = tracked(batches, title, total)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         shared = None if processes.count == 1 else processes
         if not isinstance(network, SpikingNetwork):
-            answers = analysis.answers(network, batches, shared)
+            answers = analysis.answers(network, shown, shared)
             return Measurement({"accuracy": answers.accuracy()}, answers, {})
         steps = tuple(timesteps or range(1, network.timesteps + 1))
         with _seeded(network, device, processes):
-            found = analysis.evaluate(network, batches, timesteps=steps, processes=shared)
+            found = analysis.evaluate(network, shown, timesteps=steps, processes=shared)
     figures = {
         "accuracy": found.accuracy[max(steps)],
         "accuracy_by_timestep": {str(step): found.accuracy[step] for step in sorted(steps)},
@@ -144,6 +150,8 @@ def evaluate(
     images, where = load_data(recipe, processes), resolve_device(device, processes)
     with consent(trust_code=trust_code):
         description, network = _loaded(run, recipe, images, where)
+    if processes.is_first:
+        _remark_on_steps(run, recipe, description, timesteps)
     measured = _examined(recipe, images, description, network, where, processes, split, timesteps, precision)
     if processes.is_first and split == "test" and data is None and timesteps is None:
         with consent(trust_code=trust_code):
@@ -153,6 +161,19 @@ def evaluate(
         except InputError as error:  # a folder that can only be read: its figures are wanted all the same
             logging.getLogger("spikestill").info("%s", error)
     return measured.figures | {"images": len(getattr(images, split))}
+
+
+def _remark_on_steps(
+    run: Run, recipe: Recipe, description: NetworkDescription, timesteps: Sequence[int] | None
+) -> None:
+    """Say that a network is shown images for longer than it was trained for; a conversion alone is no training."""
+    if description.spiking is None or not recipe.epochs or max(timesteps or [0]) <= description.spiking.timesteps:
+        return
+    own = description.spiking.timesteps
+    logging.getLogger("spikestill").info(
+        f"{run.folder} was trained for {own} time step{'s' * (own > 1)}: what it answers at t > {own} it has not "
+        "learned, and it can be worse"
+    )
 
 
 def recipe_of(run: Run, data: str | None = None, data_dir: str | None = None) -> Recipe:

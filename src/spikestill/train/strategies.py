@@ -17,7 +17,7 @@ from spikestill.types import InputError
 __all__ = ["refuse_strategy", "shared_training"]
 
 
-_OF_LOGITS = ("cross-entropy", "logits")
+_OF_LOGITS = ("cross-entropy", "logits", "own-ensemble", "selective")
 
 
 class SharedBatchNorms(LayerSync):
@@ -80,7 +80,11 @@ def _strategy(recipe: Recipe) -> Strategy:
 
 
 def _reaches_everything(recipe: Recipe) -> bool:
-    """Whether every parameter gets a gradient: objectives on features alone leave those behind the last one without."""
+    """Whether every parameter gets a gradient at every step.
+
+    Objectives on features alone leave those behind the last one without, a curriculum those of later branches.
+    """
     if isinstance(recipe, DistillRecipe):
-        return any(objective.name in _OF_LOGITS for objective in recipe.objectives)
+        has_curriculum = any(objective.options.get("curriculum") for objective in recipe.objectives)
+        return not has_curriculum and any(objective.name in _OF_LOGITS for objective in recipe.objectives)
     return True

@@ -16,7 +16,17 @@ from spikestill.recipes import NetworkDescription
 from spikestill.runs import Run
 from spikestill.types import InputError
 
-__all__ = ["Teacher", "find_source", "find_teacher", "frozen", "names_model", "rescaling", "training_it_needs"]
+__all__ = [
+    "PUBLISHED",
+    "Scaled",
+    "Teacher",
+    "find_source",
+    "find_teacher",
+    "frozen",
+    "names_model",
+    "rescaling",
+    "training_it_needs",
+]
 
 PUBLISHED = "pretrained"
 """In the place of a file: the weights that timm and torchvision publish."""
@@ -35,11 +45,37 @@ class Teacher:
         network: the ANN, or the spiking network, in evaluation mode.
         mean: channel means that its inputs are normalised with, on the [0, 1] scale.
         std: channel standard deviations, likewise.
+        knows_classes: whether it has learned the data's classes; otherwise its classifier is a new one.
     """
 
     network: nn.Module
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    knows_classes: bool = True
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A trained network that is shown a student's images, at the scale that it knows.
+
+    Attributes:
+        network: the ANN's graph, or the spiking network.
+        rescale: factor and shift ``[C, 1, 1]``; None where both scales are the same.
+    """
+
+    network: Guide
+    rescale: tuple[Tensor, Tensor] | None
+
+    @classmethod
+    def of(cls, teacher: Teacher, data: DataSet, student: NetworkDescription, device: torch.device) -> Scaled:
+        """The teacher of a student, on a device."""
+        return cls(frozen(teacher.network, data).to(device), rescaling(student, teacher, device))
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """Images ``[B, C, H, W]`` or ``[T, B, C, H, W]``, normalised for the student, as this network takes them."""
+        if images.ndim == 5 and not isinstance(self.network, graph.SpikingNetwork):
+            images = images.mean(0)  # an ANN sees all that happened as one image
+        return images if self.rescale is None else images * self.rescale[0] + self.rescale[1]
 
 
 def names_model(name: str) -> bool:
@@ -124,7 +160,7 @@ def find_source(
     """The trained ANN, of a known architecture, that another training starts from.
 
     Args:
-        name: a run folder, a file of weights, or "pretrained".
+        name: a run folder, a file of weights, "pretrained", or python:PACKAGE.MODULE:FUNCTION, which returns it.
         data: what the training is on.
         wanted: the architecture, and how its pixels are normalised.
         who: what it is called where it is refused.
@@ -137,14 +173,18 @@ def find_source(
     if name == PUBLISHED:
         if not new_classifier and not _is_imagenet(data):
             raise InputError(_untaught(f"the {who}, published weights of {wanted.model},", _IMAGENET_CLASSES, data))
-        return Teacher(wanted.build_ann(pretrained=True).eval(), wanted.mean, wanted.std)
+        ann = wanted.build_ann(pretrained=True)
+        mean, std = _published_scale(ann) if data.input_shape[0] == 3 else (wanted.mean, wanted.std)
+        return Teacher(ann.eval(), mean, std, knows_classes=_is_imagenet(data))
+    if name == wanted.model and name.startswith("python:"):  # with the options and the width that are wanted
+        return Teacher(wanted.build_ann().eval(), wanted.mean, wanted.std)
     if not models.is_weights_file(name):
         return find_teacher(name, data, who)
     ann = wanted.build_ann()
     fitted = models.load_weights(ann, name, num_classes=data.num_classes)
     if fitted.classifier is not None and not new_classifier:
         raise InputError(_untaught(f"the {who} {name}", "other", data))
-    return Teacher(ann.eval(), wanted.mean, wanted.std)
+    return Teacher(ann.eval(), wanted.mean, wanted.std, knows_classes=fitted.classifier is None)
 
 
 def _described(name: str, data: DataSet) -> NetworkDescription:
@@ -163,10 +203,16 @@ def _published_teacher(name: str, data: DataSet, who: str) -> Teacher:
     if not _is_imagenet(data):
         raise InputError(_untaught(f"the {who} {name}", _IMAGENET_CLASSES, data))
     ann = _described(name, data).build_ann(pretrained=True)
-    # timm says with which statistics each of its weights was trained; torchvision's all share ImageNet's.
-    published = getattr(ann, "pretrained_cfg", {})
-    mean, std = published.get("mean", _IMAGENET_MEAN), published.get("std", _IMAGENET_STD)
-    return Teacher(ann.eval(), tuple(mean), tuple(std))
+    return Teacher(ann.eval(), *_published_scale(ann))
+
+
+def _published_scale(ann: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that published weights were trained with.
+
+    timm says which for each of its weights; torchvision's all share ImageNet's.
+    """
+    published: Any = getattr(ann, "pretrained_cfg", {})
+    return tuple(published.get("mean", _IMAGENET_MEAN)), tuple(published.get("std", _IMAGENET_STD))
 
 
 def _is_imagenet(data: DataSet) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from spikestill.report.blocks import Block, Facts, Listing, Section
-from spikestill.report.finished import Finished
+from spikestill.report.finished import Finished, Origin, origins
 from spikestill.report.shown import Shown
 from spikestill.runs import Run
 from spikestill.types import InputError
@@ -70,6 +70,8 @@ def _facts(run: Finished, environment: Mapping[str, Any]) -> list[tuple[str, str
         ),
         ("fingerprint", result.get("data_fingerprint")),
         ("test images", result.get("test_set_read")),
+        *((f"{one.role} {one.name}", _of_origin(one)) for one in origins(result)),
+        *(("remark", remark) for remark in result.get("remarks", ())),
         ("parameters", f"{result['parameters']:,}" if isinstance(result.get("parameters"), int) else None),
         ("training", _minutes(result.get("training_seconds"))),
         ("Python", environment.get("python")),
@@ -85,6 +87,11 @@ def _facts(run: Finished, environment: Mapping[str, Any]) -> list[tuple[str, str
         ("system", environment.get("platform")),
     ]
     return [(name, str(value)) for name, value in facts if value not in (None, "")]
+
+
+def _of_origin(one: Origin) -> str:
+    relation = f"{abs(100 * one.gap):.2f} points {'above' if one.gap >= 0 else 'below'} this network"
+    return f"{one.validation_accuracy:.2%} of the validation images, {relation}"
 
 
 def _minutes(seconds: Any) -> str | None:

@@ -20,6 +20,7 @@ _CURVES = (
     ("train_loss", "training loss", "Training loss"),
 )
 _ENTROPY = "train_cross-entropy"
+_NO_TERMS = ("train_loss", "train_accuracy", "train_timesteps")
 
 
 def training(systems: Sequence[Shown]) -> Section:
@@ -68,7 +69,7 @@ def _of_one(system: Shown, runs: Sequence[Sequence[Mapping[str, float]]]) -> lis
     accuracies = lines("train_accuracy", "validation_accuracy")
     blocks = _chart("training-accuracy", "Accuracy", "accuracy, %", accuracies)
     columns = runs[0][0].keys()
-    terms = [name for name in columns if name.startswith("train_") and name not in ("train_loss", "train_accuracy")]
+    terms = [name for name in columns if name.startswith("train_") and name not in _NO_TERMS]
     entropy = _ENTROPY if terms else "train_loss"
     blocks += _chart("training-entropy", "Cross-entropy", "cross-entropy", lines(entropy, "validation_loss"))
     if terms and terms != [_ENTROPY]:
