@@ -156,7 +156,7 @@ def test_a_conversion_that_loses_much_says_what_costs_it(
     network = fitted(small(pool=pool), 8)
     torch.save(network.state_dict(), path)
     words = [f"--model=python:{HERE}:small", f"--model_options={{pool: {str(pool).lower()}}}", "--timesteps=2"]
-    options = ["--method=normalise", f"--out={out}", *DATA]
+    options = ["--method=normalise", "--conversion.options={by: layer, start: rest}", f"--out={out}", *DATA]
     assert main(["convert", str(path), *words, *options]) == 0
     result: dict[str, Any] = Run(out).read_json("result.json")
     first, steps, method, *pooling, last = result["remarks"]

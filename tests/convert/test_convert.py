@@ -21,7 +21,6 @@ METHODS = {
     "shift": {},
     "calibrate": {"correct": "none", "timesteps": 1000, "grid": 1},
     "balance-locally": {"passes": 500},
-    "best": {"timesteps": 1000},
 }
 LENGTHS = (16, 64, 256, 1024)
 

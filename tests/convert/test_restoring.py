@@ -14,6 +14,8 @@ from tests.convert.networks import ALL, images, pair
 from tests.convert.test_convert import METHODS
 
 OTHERS = {
+    "balance-locally": {"passes": 3},
+    "best": {},
     "calibrate": {"correct": "light", "timesteps": 8, "grid": 5},
     "normalise": {"percentile": 99.0},
     "threshold-balancing": {"timesteps": 20, "percentile": 99.7, "factor": 0.7},
@@ -21,8 +23,14 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", [*ALL, "max pooling"])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        *((name, method) for name in [*ALL, "max pooling"] for method in METHODS),
+        ("residual", "best"),
+        ("dense", "best"),
+    ],
+)
 def test_the_rebuilt_network_is_the_converted_one(name: str, method: str) -> None:
     ann, snn = pair(name)
     fresh = copy.deepcopy(snn)

@@ -53,7 +53,7 @@ def thresholds(snn: SpikingNetwork) -> list[float]:
 
 def converted(ann: nn.Module, inputs: Tensor, **options: object) -> SpikingNetwork:
     snn = ss.to_spiking(ann, input_shape=(3, 8, 8), neuron=ss.IF(threshold=0.7)).eval()
-    ss.convert(snn, ann, [inputs], **{"timesteps": STEPS, **PUBLISHED, **options})
+    ss.convert(snn, ann, [inputs], "threshold-balancing", **{"timesteps": STEPS, **PUBLISHED, **options})
     return snn
 
 
@@ -101,7 +101,7 @@ def test_the_read_out_alone_brings_the_logits_to_the_scale_of_the_ann(factor: fl
 def test_logits_on_the_scale_of_the_ann_approach_its_own(name: str) -> None:
     ann, snn = pair(name)
     inputs = images()
-    ss.convert(snn, ann, [inputs], timesteps=STEPS, ann_logits=True)
+    ss.convert(snn, ann, [inputs], "threshold-balancing", timesteps=STEPS, ann_logits=True)
     with torch.no_grad():
         wanted = ann(inputs)
         torch.testing.assert_close(snn.eval().unroll(inputs, 1500).mean(0), wanted, atol=0.02 * wanted.std(), rtol=0)
@@ -118,8 +118,8 @@ def test_stem_is_what_comes_before_the_first_branch() -> None:
     ann, snn = pair("identity shortcut", neuron=ss.IF(threshold=0.7))
     _, whole = pair("identity shortcut")
     inputs = images()
-    ss.convert(snn, ann, [inputs], layers="stem", **PUBLISHED)
-    ss.convert(whole, ann, [inputs], **PUBLISHED)
+    ss.convert(snn, ann, [inputs], "threshold-balancing", layers="stem", **PUBLISHED)
+    ss.convert(whole, ann, [inputs], "threshold-balancing", **PUBLISHED)
     assert thresholds(snn)[0] == thresholds(whole)[0] != 0.7
     assert thresholds(snn)[1:] == pytest.approx([0.7] * 4)
     assert 0.7 not in thresholds(whole)
@@ -129,8 +129,8 @@ def test_align_false_adds_up_what_differs_as_it_is() -> None:
     ann, snn = pair("identity shortcut")
     _, aligned = pair("identity shortcut")
     inputs = images()
-    ss.convert(snn, ann, [inputs], align=False, **PUBLISHED)
-    ss.convert(aligned, ann, [inputs], **PUBLISHED)
+    ss.convert(snn, ann, [inputs], "threshold-balancing", align=False, **PUBLISHED)
+    ss.convert(aligned, ann, [inputs], "threshold-balancing", **PUBLISHED)
     assert "mul" not in str(snn.body.graph)
     assert "mul" in str(aligned.body.graph)
     assert thresholds(snn)[:2] == thresholds(aligned)[:2]
@@ -141,7 +141,7 @@ def test_a_bounded_activation_bounds_the_threshold() -> None:
     with torch.no_grad():
         ann[0].weight.fill_(10)
     snn = ss.to_spiking(ann, input_shape=(3, 8, 8), neuron=ss.IF())
-    ss.convert(snn, ann, [images()], **PUBLISHED)
+    ss.convert(snn, ann, [images()], "threshold-balancing", **PUBLISHED)
     assert thresholds(snn) == [6.0]
 
 
@@ -174,7 +174,7 @@ def test_an_encoder_of_ones_own_sees_all_steps_together() -> None:
 
     ann, inputs = without_bias(), images()
     snn = ss.to_spiking(ann, input_shape=(3, 8, 8), neuron=ss.IF(), encoder=Ramp()).eval()
-    ss.convert(snn, ann, [inputs], timesteps=STEPS, **PUBLISHED)
+    ss.convert(snn, ann, [inputs], "threshold-balancing", timesteps=STEPS, **PUBLISHED)
     assert thresholds(snn)[0] == pytest.approx(2 * thresholds(converted(ann, inputs))[0], rel=1e-5)
 
 
