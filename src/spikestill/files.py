@@ -16,7 +16,7 @@ from pathlib import Path
 
 from spikestill.types import InputError
 
-__all__ = ["is_partial", "lock_path", "open_folder", "write_atomically", "writing"]
+__all__ = ["expanded", "is_partial", "lock_path", "open_folder", "regular", "write_atomically", "writing"]
 
 _PARTIAL = ".partial"
 _ATTEMPTS = 1000
@@ -29,6 +29,37 @@ _IN_THE_WAY = (errno.ELOOP, errno.EACCES, errno.ENXIO)
 def is_partial(path: Path) -> bool:
     """Whether this is what a killed process left of a file: the next attempt overwrites it, and nobody reads it."""
     return path.name.startswith(".") and path.name.endswith(_PARTIAL)
+
+
+def regular(path: Path) -> Path:
+    """The same path, if it leads to a regular file: to open a pipe waits for ever, a device may have no end.
+
+    Raises:
+        OSError: when there is nothing, or a folder, pipe, socket or device; its ``strerror`` says which.
+    """
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:  # a NUL byte
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is no file, but a pipe, a socket or a device", str(path))
+    return path
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with ``~`` and ``~USER`` replaced by home folders.
+
+    Raises:
+        InputError: for a user who has none, and for a path that no file can have.
+    """
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r:.100} holds a NUL character, which no path can")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"'{path}' names a home folder that is not known: write the whole path") from error
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sized
 from contextvars import ContextVar
 from typing import TypeVar
 
+from spikestill.text import visible
+
 __all__ = ["Progress", "duration", "tracked"]
 
 Item = TypeVar("Item")
@@ -54,6 +56,7 @@ class Progress:
         if self._total is not None:
             left = "" if last else f", {duration(passed * (self._total - done) / max(done, 1))} left"
             text = f"{self._title}: {done} of {self._total} {self._unit}{left}"
+        text = visible(text)
         if self._live:
             print(f"\r{text}\x1b[K", end="\n" if last else "", file=sys.stderr, flush=True)
         else:

@@ -29,9 +29,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from spikestill.files import is_partial, lock_path, open_folder, write_atomically, writing
+from spikestill.files import is_partial, lock_path, open_folder, regular, write_atomically, writing
 from spikestill.types import InputError
-from spikestill.values import is_plain, read_yaml
+from spikestill.values import is_plain, read_yaml, require_shallow
 
 __all__ = [
     "NETWORKS",
@@ -271,7 +271,7 @@ class Run:
         """
         path = self.folder / name
         try:
-            with path.open(newline="", encoding="utf-8") as file:
+            with regular(path).open(newline="", encoding="utf-8") as file:
                 return list(csv.DictReader(file))
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
@@ -300,7 +300,7 @@ class Run:
     def _read(self, name: str, parse: Callable[[str], Any]) -> dict[str, Any]:
         path = self.folder / name
         try:
-            value = parse(path.read_text(encoding="utf-8"))
+            value = require_shallow(parse(regular(path).read_text(encoding="utf-8")))
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         except (ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
@@ -340,7 +340,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        return load_file(regular(path))
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
 

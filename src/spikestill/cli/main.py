@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import sys
@@ -11,13 +12,16 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from spikestill import trust
 from spikestill.cli.launching import follow_launcher
 from spikestill.cli.terminal import is_broken_pipe, tolerant_output
+from spikestill.text import visible
 from spikestill.types import InputError, Interrupted, unknown_name
 
 __all__ = ["COMMANDS", "main"]
 
 _INTERRUPTED = 130
+_LONGEST_NAME = 100
 
 COMMANDS = {
     "demo": "embedded data, end to end, a few minutes on two cores",
@@ -33,6 +37,10 @@ COMMANDS = {
     "check": "what in a model becomes spiking, what is rewritten, what is refused",
     "list": "names of methods, models, data sets, objectives, encoders, neurons",
 }
+
+
+_TRUST_CODE = """  --trust-code  with any command: run the python: functions that runs, experiments and recipes name;
+                those that you type yourself need no consent"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,9 +86,16 @@ def _run(words: Sequence[str]) -> int:
         if words[0] not in COMMANDS:
             raise unknown_name("command", words[0], COMMANDS)
         _check_encoding(words)
-        import_module(f"spikestill.cli.{words[0]}_command").run(words[1:])
+        words, trust_code = _trust_code(words)
+        with trust.consent(trust.names_in_argv(words), trust_code=trust_code):
+            import_module(f"spikestill.cli.{words[0]}_command").run(words[1:])
     except InputError as error:
         _complain(error)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        _complain(InputError(f"'{str(error.filename)[:_LONGEST_NAME]}...' cannot be used: {error.strerror}"))
         return 2
     except KeyboardInterrupt as stop:
         way_on = "the same command" if words[0] in ("auto", "compare") else "--resume"
@@ -99,6 +114,12 @@ def _check_encoding(words: Sequence[str]) -> None:
             raise InputError(f"{word!a} is not valid UTF-8: rename it") from error
 
 
+def _trust_code(words: Sequence[str]) -> tuple[list[str], bool]:
+    """The words without ``--trust-code``, which every command takes, and whether it was there."""
+    kept = [word for word in words if word not in ("--trust-code", "--trust_code")]
+    return kept, len(kept) < len(words)
+
+
 def _complain(error: InputError) -> None:
     """One line, from the first of several processes; from another only where it alone met the error."""
     rank = _rank()
@@ -108,7 +129,7 @@ def _complain(error: InputError) -> None:
         if is_shared(error):
             return
     who = f" process {rank}:" if rank else ""
-    print(f"spikestill:{who} {' '.join(str(error).split())}", file=sys.stderr)
+    print(visible(f"spikestill:{who} {' '.join(str(error).split())}"), file=sys.stderr)
 
 
 def _rank() -> int:
@@ -120,12 +141,19 @@ def _rank() -> int:
     return own_rank()
 
 
+class _Formatter(logging.Formatter):
+    """A message may quote a file."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), lines=True)
+
+
 def _show_remarks() -> None:
     """What the library has to say once, such as that it compiles something, goes to the terminal."""
     log = logging.getLogger("spikestill")
     if not log.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("spikestill: %(message)s"))
+        handler.setFormatter(_Formatter("spikestill: %(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
 
@@ -146,4 +174,5 @@ def _keep_freed_memory() -> None:
 def _usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
-    return "\n".join(["usage: spikestill COMMAND [options]", "", *lines, "", "spikestill COMMAND --help says more."])
+    closing = [_TRUST_CODE, "", "spikestill COMMAND --help says more."]
+    return "\n".join(["usage: spikestill COMMAND [options]", "", *lines, "", *closing])

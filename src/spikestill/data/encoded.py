@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from spikestill.data.decode import Framing, decode
+from spikestill.data.depth import upper_bits
 from spikestill.data.samples import Samples, check_labels
+from spikestill.files import regular
 from spikestill.types import InputError
 
 __all__ = ["EncodedSet", "Files", "Shards", "Store", "encoded_set", "packed"]
@@ -53,7 +55,7 @@ class Files(Store):
         return f"'{self._path(row)}'"
 
     def read(self, row: int) -> bytes:  # noqa: D102
-        return self._path(row).read_bytes()
+        return regular(self._path(row)).read_bytes()
 
     def _path(self, row: int) -> Path:
         return self.root / _unpacked(self.names[row])
@@ -73,7 +75,7 @@ class Shards(Store):
         return f"'{_unpacked(self.names[row])}' in '{self.files[self.shard[row]]}'"
 
     def read(self, row: int) -> bytes:  # noqa: D102
-        with self.files[self.shard[row]].open("rb") as file:
+        with regular(self.files[self.shard[row]]).open("rb") as file:
             file.seek(self.offsets[row])
             return file.read(self.sizes[row])
 
@@ -140,7 +142,7 @@ class EncodedSet(Samples):
             content = self.store.read(row)
         except OSError as error:
             raise InputError(f"{place} cannot be read ({error.strerror})") from error
-        pixels = decode(place, content, framing)
+        pixels = upper_bits(decode(place, content, framing))
         return np.broadcast_to(pixels, (self.size, self.size, 3))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origi
 import yaml
 
 from spikestill.data import is_event_data, shown_images
+from spikestill.files import regular
 from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.names import presets
 from spikestill.recipes.overlay import mappings_among, overlaid
@@ -18,7 +19,7 @@ from spikestill.recipes.schema import AnnRecipe, Recipe
 from spikestill.recipes.words import one_line, refuse_unknown_options, spelled
 from spikestill.runs import WITHOUT_MEANING
 from spikestill.types import InputError, unknown_name
-from spikestill.values import read_yaml
+from spikestill.values import read_yaml, require_shallow
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -87,8 +88,8 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         InputError: when it cannot be read, is not valid YAML, names a field twice, or is no mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        fields = read_yaml(text)
+        text = regular(path).read_text(encoding="utf-8")
+        fields = require_shallow(read_yaml(text))
         twice = list(_named_twice(yaml.compose(text, Loader=yaml.SafeLoader), set()))
     except OSError as error:
         raise InputError(f"cannot read the {what} {path}: {error.strerror}") from error
@@ -162,6 +163,8 @@ def load(kind: type[AnyRecipe], source: str | Path | Mapping[str, Any], override
     given = {name for name in ("augmentation", "encoder") if _is_given(name, fields, words)}
     try:
         parsed = made.parse_args(words, namespace=made.parse_object(fields))
+    except RecursionError as error:
+        raise InputError("an option is nested too deeply") from error
     except ArgumentError as error:
         raise InputError(one_line(error)) from error
     resolved = parsed.as_dict()

@@ -13,6 +13,7 @@ from spikestill.report import sections
 from spikestill.report.blocks import Section
 from spikestill.report.colours import DARK, LIGHT, variables
 from spikestill.report.shown import shown
+from spikestill.text import visible
 from spikestill.types import InputError
 
 __all__ = ["rendered", "write_page"]
@@ -71,6 +72,7 @@ def rendered(folders: Sequence[str], first: Sequence[Section] = ()) -> str:
         loader=PackageLoader("spikestill.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: visible(value, lines=True) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -17,9 +17,10 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from spikestill.data import Unreadable
-from spikestill.files import write_atomically
+from spikestill.files import regular, write_atomically
 from spikestill.progress import duration
 from spikestill.runs import Run, read_metadata, read_weights, write_weights
+from spikestill.text import visible
 from spikestill.train.learner import Learner
 from spikestill.train.memory import forget_peak_memory, peak_memory
 from spikestill.train.processes import Processes
@@ -79,7 +80,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
             InputError: when the file is missing, damaged, or wants to execute something.
         """
         try:
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(regular(Path(path))) as archive:
                 wrong = archive.testzip()  # torch does not hold the content against its check sums
             if wrong is not None:
                 raise zipfile.BadZipFile(f"the check sum of {wrong} is another")
@@ -327,4 +328,5 @@ class Progress(Callback):
 
     def _write(self, text: str, end: str) -> None:
         # Back to the line's beginning and clear the rest of it, so that a shorter text leaves nothing behind.
+        text = visible(text)
         print(f"\r{text}\x1b[K" if self._live else text, end=end, flush=True)

@@ -5,21 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from spikestill.recipes import as_mapping
 from spikestill.recipes.experiment import Experiment, PlannedRun
 from spikestill.runs import HeldError, Run
+from spikestill.text import visible
 from spikestill.train.api import train
 from spikestill.train.processes import was_launched
 from spikestill.train.provenance import recipe_changes
+from spikestill.trust import code_names, consent, require_consent
 from spikestill.types import InputError
 
 __all__ = ["carry_out", "refuse_other_runs", "unfinished"]
 
 
-def carry_out(experiment: Experiment) -> None:
+def carry_out(experiment: Experiment, *, trust_code: bool = False) -> None:
     """Train what is not finished, and say how far it is.
 
     An interrupted run goes on where it was. Several processes may work on one experiment: what another trains is left
     to it, and waited for when nothing else is left to do.
+
+    Args:
+        experiment: what to train.
+        trust_code: import and call ``python:`` functions that the experiment or a run names.
 
     Raises:
         InputError: before anything runs, for a folder that holds another run or other files; later, with the run's
@@ -28,18 +35,26 @@ def carry_out(experiment: Experiment) -> None:
     if was_launched():
         raise InputError("an experiment's runs are shared out otherwise: start `spikestill compare` several times")
     refuse_other_runs(experiment.runs)
+    with consent(trust_code=trust_code):
+        _carry_out(experiment)
+
+
+def _carry_out(experiment: Experiment) -> None:
     runs = experiment.in_order()
+    for planned in runs:
+        for name in () if _is_finished(planned.folder) else code_names(as_mapping(planned.recipe)):
+            require_consent(name)
     labels = {
         planned.folder: f"run {number} of {len(runs)}: {planned.folder}" for number, planned in enumerate(runs, 1)
     }
     for planned in runs:
         if _is_finished(planned.folder):
-            print(f"{labels[planned.folder]} is finished", flush=True)
+            print(visible(f"{labels[planned.folder]} is finished"), flush=True)
     left = [planned for planned in runs if not _is_finished(planned.folder)]
     while left:
         others = [planned for planned in left if not _made(planned, labels[planned.folder], wait=False)]
         if len(others) == len(left):
-            print(f"{labels[left[0].folder]} is being trained by another process", flush=True)
+            print(visible(f"{labels[left[0].folder]} is being trained by another process"), flush=True)
             _made(left[0], labels[left[0].folder], wait=True)
         left = others
 
@@ -55,7 +70,7 @@ def _made(planned: PlannedRun, label: str, *, wait: bool) -> bool:
         begun = (run.folder / "recipe.yaml").exists()
     if run.finished:
         return True
-    print(f"{label}{' goes on' if begun else ''}", flush=True)
+    print(visible(f"{label}{' goes on' if begun else ''}"), flush=True)
     try:
         train(planned.recipe, resume=True)
     except HeldError:  # another process was faster
