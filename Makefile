@@ -21,7 +21,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo check test test-lower bench lint format clean
+.PHONY: help setup demo check test test-lower bench robustness lint format clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,11 @@ bench: $(INSTALLED)  ## time and memory beside SpikingJelly and snnTorch: about 
 	$(BIN)/python -m benchmarks.events
 	$(BIN)/python -m benchmarks.floor
 	$(BIN)/python -m benchmarks.loop
+
+robustness: $(INSTALLED)  ## 200 kills of trainings, locks under kills, damaged files: some hours; the kills can go on
+	$(BIN)/python -m tests.robustness.locks
+	$(BIN)/python -m tests.robustness.kills --kills 200 --json runs/kills.json
+	$(BIN)/python -m tests.robustness.fuzz --mutations 3000
 
 lint: $(INSTALLED)  ## ruff, mypy and import-linter
 	$(BIN)/ruff check .

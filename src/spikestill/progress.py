@@ -37,7 +37,7 @@ class Progress:
 
     def __init__(self, title: str, total: int | None, unit: str = "images") -> None:
         self._title, self._total, self._unit = title, total, unit
-        self._live = sys.stderr.isatty()
+        self._live = sys.stderr is not None and sys.stderr.isatty()
         self._speaks = _is_first()
         self._begun = time.monotonic()
         self._shown: float | None = None

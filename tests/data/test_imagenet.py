@@ -149,7 +149,8 @@ def test_no_image_left_is_an_error(tmp_path: Path) -> None:
     for file in root.glob("train/*/*.JPEG"):
         file.unlink()
     with pytest.raises(InputError, match=r"no image of a whole batch can be read; the last: '.*' cannot be read \(No"):
-        list(batches(data, unreadable=Unreadable(skip=True)))
+        list(batches(data, unreadable=Unreadable(skip=True), shuffle=True))
+    assert list(batches(data, unreadable=Unreadable(skip=True))) == []  # a measurement goes on with the next batch
 
 
 def test_a_missing_layout_says_what_was_expected(tmp_path: Path) -> None:

@@ -222,6 +222,8 @@ def test_simulated_events_are_taken_for_events(data: str, mirrors: bool, folder:
     assert (recipe.augmentation.crop, recipe.augmentation.roll, recipe.augmentation.flip) == (0, 5, mirrors)
     assert recipe.event_frames == 10
     assert recipe.folder == folder
+    counts = ["--mean=[2.0,2.0]", "--std=[1.0,1.0]"]  # of events, not pixels of at most 1
+    assert load(DistillRecipe, "labels-only", [f"--data={data}", "--student=vgg5", *counts]).mean == (2.0, 2.0)
 
 
 @pytest.mark.parametrize("data", ["images-events:cifr10", "images-events:", "digits-event"])

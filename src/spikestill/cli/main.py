@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 
 from spikestill import trust
+from spikestill.cli.launching import follow_launcher
+from spikestill.cli.terminal import is_broken_pipe, tolerant_output
 from spikestill.text import visible
 from spikestill.types import InputError, Interrupted, unknown_name
 
@@ -51,11 +53,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 2 for wrong input, 130 after Ctrl-C, 143 after SIGTERM. A fault of spikestill's own raises.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with tolerant_output() as outputs:
+        status = _main(words)
+        for output in outputs:
+            sys.stdout.flush()
+            if output.error is not None and not is_broken_pipe(output):
+                _complain(InputError(f"cannot write to standard output: {output.error.strerror}"))
+                status = status or 2
+    return status
+
+
+def _main(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return 0
     _show_remarks()
     _keep_freed_memory()
+    follow_launcher()
     if _rank() == 0:
         return _run(words)
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
@@ -71,6 +85,7 @@ def _run(words: Sequence[str]) -> int:
             return 0
         if words[0] not in COMMANDS:
             raise unknown_name("command", words[0], COMMANDS)
+        _check_encoding(words)
         words, trust_code = _trust_code(words)
         with trust.consent(trust.names_in_argv(words), trust_code=trust_code):
             import_module(f"spikestill.cli.{words[0]}_command").run(words[1:])
@@ -94,6 +109,15 @@ def _trust_code(words: Sequence[str]) -> tuple[list[str], bool]:
     """The words without ``--trust-code``, which every command takes, and whether it was there."""
     kept = [word for word in words if word not in ("--trust-code", "--trust_code")]
     return kept, len(kept) < len(words)
+
+
+def _check_encoding(words: Sequence[str]) -> None:
+    """Refuse what is no text: it would become a name in files that are text, after the work was done."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{word!a} is not valid UTF-8: rename it") from error
 
 
 def _complain(error: InputError) -> None:

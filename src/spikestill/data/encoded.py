@@ -58,7 +58,7 @@ class Files(Store):
         return regular(self._path(row)).read_bytes()
 
     def _path(self, row: int) -> Path:
-        return self.root / self.names[row].decode()
+        return self.root / _unpacked(self.names[row])
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class Shards(Store):
     sizes: np.ndarray
 
     def place(self, row: int) -> str:  # noqa: D102
-        return f"'{self.names[row].decode()}' in '{self.files[self.shard[row]]}'"
+        return f"'{_unpacked(self.names[row])}' in '{self.files[self.shard[row]]}'"
 
     def read(self, row: int) -> bytes:  # noqa: D102
         with regular(self.files[self.shard[row]]).open("rb") as file:
@@ -148,7 +148,12 @@ class EncodedSet(Samples):
 
 def packed(names: Sequence[str]) -> np.ndarray:
     """Names as one array of bytes."""
-    return np.array([name.encode() for name in names])
+    return np.array([name.encode(errors="surrogateescape") for name in names])
+
+
+def _unpacked(name: bytes) -> str:
+    """A name as the system gave it, which need not be valid UTF-8."""
+    return name.decode(errors="surrogateescape")
 
 
 def encoded_set(

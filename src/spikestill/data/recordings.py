@@ -147,7 +147,7 @@ def read_dvs_gesture(
 
 
 def _digest(names: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
 
 
 def _gesture_files(folder: Path) -> Listed:

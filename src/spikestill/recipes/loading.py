@@ -17,6 +17,7 @@ from spikestill.recipes.names import presets
 from spikestill.recipes.overlay import mappings_among, overlaid
 from spikestill.recipes.schema import AnnRecipe, Recipe
 from spikestill.recipes.words import one_line, refuse_unknown_options, spelled
+from spikestill.runs import WITHOUT_MEANING
 from spikestill.types import InputError, unknown_name
 from spikestill.values import read_yaml, require_shallow
 
@@ -35,9 +36,6 @@ __all__ = [
     "read_source",
     "strange",
 ]
-
-_WITHOUT_MEANING = ("out", "device", "devices", "strategy", "checkpoint_minutes", "workers", "logger")
-"""Fields that a resume may change."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
@@ -124,7 +122,7 @@ def differences(recipe: Recipe, stored: Mapping[str, Any]) -> list[str]:
     an older version did not know yet had its default.
     """
     asked, known = as_mapping(recipe), _completed(type(recipe), stored)
-    return [name for name in asked if name not in _WITHOUT_MEANING and known[name] != asked[name]]
+    return [name for name in asked if name not in WITHOUT_MEANING and known[name] != asked[name]]
 
 
 def _completed(kind: type, stored: Mapping[str, Any]) -> dict[str, Any]:

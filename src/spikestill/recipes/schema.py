@@ -199,7 +199,7 @@ class Recipe:
             yield f"mean and std must have one number a channel, not {len(self.mean)} and {len(self.std)}"
         if self.pixels == "signed":
             yield "mean and std are not for pixels in [-1, 1] (pixel_scale signed, encoder poisson): leave them out"
-        largest = float("inf") if self.data in EVENT_DATA else 1.0
+        largest = float("inf") if is_event_data(self.data) else 1.0
         if not all(0 <= value <= largest and isfinite(value) for value in self.mean):
             yield f"mean must lie in [0, 1], the scale of pixels divided by 255, not {_listed(self.mean)}"
         if not all(0 < value < float("inf") for value in self.std):

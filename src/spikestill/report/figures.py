@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from spikestill.files import writing
+from spikestill.files import write_atomically
 from spikestill.report.comparison import Row
 from spikestill.text import plot_label
 from spikestill.types import InputError
@@ -45,8 +46,9 @@ def accuracy_over_time(rows: Sequence[Row], path: Path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    with writing(path):
-        try:
-            figure.savefig(path, dpi=150)
-        except ValueError as error:
-            raise InputError(f"cannot draw {path}: {str(error).splitlines()[0]}") from error
+    path, content = path if path.suffix else path.with_suffix(".png"), io.BytesIO()
+    try:
+        figure.savefig(content, dpi=150, format=path.suffix[1:])
+    except ValueError as error:
+        raise InputError(f"cannot draw {path}: {str(error).splitlines()[0]}") from error
+    write_atomically(path, content.getbuffer())

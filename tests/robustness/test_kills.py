@@ -4,17 +4,40 @@ from pathlib import Path
 
 import pytest
 
-from reliability.kills import run_kills
-from reliability.whole import damaged, differing, leftovers
+from spikestill.recipes import AnnRecipe, DistillRecipe, Recipe, load
+from spikestill.recipes.names import presets
 from tests.report import folders
+from tests.robustness.cases import CASES
+from tests.robustness.kills import Tally, run_kills
+from tests.robustness.locks import run_locks
+from tests.robustness.whole import damaged, differing, leftovers
 
 
 @pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_last_bit(tmp_path: Path) -> None:
-    tally = run_kills(5, tmp_path, epochs=2, seed=1)
+    tally = Tally()
+    case = next(case for case in CASES if case.name == "spiking teacher, average, seeded Poisson")
+    run_kills(case, 5, tmp_path / "case", tally, epochs=2, seed=1)
     assert tally.faults == []
     assert tally.kills >= 5
     assert tally.runs >= 1
+
+
+def test_every_recipe_is_a_case_that_loads(tmp_path: Path) -> None:
+    assert {case.recipe for case in CASES} == set(presets())
+    for case in CASES:
+        folder = tmp_path / case.name
+        folder.mkdir()
+        command, file = case.words(folder, 3)
+        recipe: Recipe = load(AnnRecipe if command == "train" else DistillRecipe, file)
+        assert (recipe.data, recipe.devices) == ("digits", case.devices)
+
+
+@pytest.mark.slow
+def test_no_two_processes_hold_one_run_and_none_is_made_twice(tmp_path: Path) -> None:
+    tally = run_locks(100, tmp_path, processes=4)
+    assert (tally.runs, tally.faults) == (100, [])
+    assert tally.kills > 0
 
 
 def test_half_files_missing_ones_and_strangers_are_noticed(tmp_path: Path) -> None:
