@@ -354,7 +354,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular(path), framework="pt") as file:
             found = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise InputError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
