@@ -21,7 +21,8 @@ __all__ = ["fold", "separate_calls"]
 def fold(traced: fx.GraphModule, *, strict: bool = True) -> fx.GraphModule:
     """A copy of a graph without BatchNorm: each is folded, with its running statistics, into the layer before it.
 
-    Weights that are parametrised (weight_norm, spectral_norm) become plain ones. The copy equals the original in evaluation mode up to rounding.
+    Weights that are parametrised (weight_norm, spectral_norm) become plain ones. The copy equals the original in
+    evaluation mode up to rounding.
 
     Args:
         traced: from ``trace``, or a spiking network's body.

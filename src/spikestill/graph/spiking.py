@@ -73,9 +73,22 @@ def to_spiking(
     body.graph.lint()
     body.delete_all_unused_submodules()
     body.recompile()
+    _put_in_order(body)
     return SpikingNetwork(
         body, timesteps=timesteps, encoder=encoder or Direct(), gradient=gradient, recompute=recompute
     )
+
+
+def _put_in_order(body: fx.GraphModule) -> None:
+    """List modules as the graph calls them: neurons were put in last."""
+    children: dict[str, dict[str, None]] = {}
+    for node in calls(body.graph):
+        parts = str(node.target).split(".") if node.op == "call_module" else []
+        for depth, part in enumerate(parts):
+            children.setdefault(".".join(parts[:depth]), {})[part] = None
+    for path, names in children.items():
+        holder = body.get_submodule(path)
+        holder._modules = {**{name: holder._modules[name] for name in names}, **holder._modules}
 
 
 def gate_maxima(body: fx.GraphModule) -> None:
@@ -108,6 +121,8 @@ def _free_name(body: fx.GraphModule, node: fx.Node, taken: set[str], own: set[st
     """The node's module path, or a name for a functional call in its scope; numbered from 2 where that is taken.
 
     Args:
+        body: the graph.
+        node: what is to be replaced.
         taken: the names of other modules that were put in.
         own: the paths of modules, each of which is free for the first call of that module.
         kind: the name that a function gets.

@@ -30,8 +30,8 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
         input_shape: of one image, ``(C, H, W)``.
 
     Raises:
-        InputError: if the model cannot be traced (control flow that depends on data), whatever its forward raises; if it
-            takes more than one input, does not run on this shape, or returns anything but one tensor.
+        InputError: for whatever the forward raises (control flow that depends on data, above all); if the model takes
+            more than one input, does not run on this shape, or returns anything but one tensor.
     """
     name = type(model).__name__
     if isinstance(model, fx.GraphModule):
@@ -115,15 +115,15 @@ def _traced_before(
 
 def _open(node: fx.Node, module: nn.Module) -> None:
     """A module of one function as that function."""
-    path, known = str(node.target), {}
-    source = node.args[0] if node.args else next(iter(node.kwargs.values()))
+    path, known = str(node.target), dict[fx.Node, Any]()
+    source: Any = node.args[0] if node.args else next(iter(node.kwargs.values()))
     with evaluating(module):
         inner = fx.Tracer().trace(module)
     for item in inner.nodes:
         if item.op == "placeholder":
             known[item] = source
         elif item.op == "output":
-            node.replace_all_uses_with(known[item.args[0]])
+            node.replace_all_uses_with(known[item.args[0]])  # type: ignore[index]
         else:
             with node.graph.inserting_before(node):
                 made = node.graph.node_copy(item, known.__getitem__)

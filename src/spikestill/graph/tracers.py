@@ -133,7 +133,7 @@ class Tracer(fx.Tracer):
         if node.op == "placeholder":
             return node.args[0] if node.args else self.images
         if node.op == "get_attr":
-            value = self.constants.get(str(node.target))
+            value: Any = self.constants.get(str(node.target))
             value = functools.reduce(getattr, str(node.target).split("."), self.root) if value is None else value
             return value.clone() if isinstance(value, Tensor) else value
         args, kwargs = (mapped(given, self._of_leaf) for given in (node.args, node.kwargs))
@@ -199,7 +199,7 @@ class _SizedProxy(fx.Proxy):
     def __iter__(self) -> Iterator[fx.Proxy]:
         value = self._own_value()
         if isinstance(value, tuple | list):
-            return iter([self[i] for i in range(len(value))])
+            return iter([self[i] for i in range(len(value))])  # type: ignore[index]
         return super().__iter__()
 
     def _own_value(self) -> Any:

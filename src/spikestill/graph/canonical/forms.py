@@ -44,7 +44,7 @@ def rsub(call: Call, input: Any, other: Any, *, alpha: Any = 1) -> Any:
 
 def mul(call: Call, input: Any, other: Any) -> Any:
     if not isinstance(input, fx.Node) or (not call.is_signal(input) and call.is_signal(other)):
-        input, other = other, input
+        return operator.mul, (other, input)
     return operator.mul, (input, other)
 
 
@@ -102,22 +102,22 @@ def clamp_max(call: Call, input: Any, max: Any) -> Any:
     """``min(max(x, 0), c)`` in two calls."""
     ceiling = call.number(max)
     rectified = input if isinstance(input, fx.Node) and input.target is functional.relu else None
-    _require(rectified is not None and ceiling is not None and ceiling > 0 and len(rectified.users) == 1)
-    assert rectified is not None
-    return functional.hardtanh, (rectified.args[0], 0.0, float(ceiling))
+    if rectified is None or ceiling is None or ceiling <= 0 or len(rectified.users) > 1:
+        raise UnknownFormError
+    return functional.hardtanh, (rectified.args[0], 0.0, ceiling)
 
 
 def maximum(call: Call, input: Any, other: Any) -> Any:
     _require(isinstance(input, fx.Node) and isinstance(other, fx.Node))  # of one tensor, it is along an axis
     if call.number(input) == 0:
-        input, other = other, input
+        return clamp(call, other, input)
     return clamp(call, input, other)
 
 
 def minimum(call: Call, input: Any, other: Any) -> Any:
     _require(isinstance(input, fx.Node) and isinstance(other, fx.Node))
     if call.number(input) is not None:
-        input, other = other, input
+        return clamp_max(call, other, input)
     return clamp_max(call, input, other)
 
 

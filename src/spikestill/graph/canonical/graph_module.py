@@ -17,7 +17,7 @@ _KEPT = ("shape", "nn_module_stack", "written", "is_module", "in_place", "depend
 
 
 class TracedModule(fx.GraphModule):
-    """A graph and its modules. Copied or pickled whole, it keeps all that the graph knows: shapes, scopes, conversion."""
+    """A graph and its modules; a copy or a pickle of the whole keeps what it knows: shapes, scopes, conversion."""
 
     def recompile(self) -> Any:
         """Write the graph's code anew; modules may have Python's keywords as names."""
@@ -75,7 +75,7 @@ def _empty() -> fx.Graph:
 def _described(node: fx.Node) -> tuple[Any, ...]:
     target = node.target
     if node.op == "call_function" and target in _NAMES:  # not each of torch's functions can be pickled
-        target = ("operation", _NAMES[target])  # type: ignore[index, assignment]
+        target = ("operation", _NAMES[target])  # type: ignore[assignment]
     args, kwargs = (fx.node.map_arg(given, lambda item: _NodeName(item.name)) for given in (node.args, node.kwargs))
     # torch.fx's own lists and mappings are not pickled: they become plain again.
     return node.op, node.name, target, _plain(args), _plain(kwargs), {k: node.meta[k] for k in _KEPT if k in node.meta}
@@ -100,7 +100,7 @@ class _Slice(tuple[Any, ...]):
 
 
 def _rebuilt(name: str, state: dict[str, Any], nodes: list[tuple[Any, ...]]) -> TracedModule:
-    graph, made = fx.Graph(), {}
+    graph, made = fx.Graph(), dict[str, fx.Node]()
 
     def restored(item: Any) -> Any:
         if isinstance(item, _NodeName):

@@ -32,18 +32,9 @@ _DROP_PATHS = {"DropPath": "drop_prob", "StochasticDepth": "p"}
 """What timm, torchvision and many a repository call drop path, and the attribute that is its probability."""
 
 _HARMLESS = frozenset(
-    ("__init__", "__repr__", "extra_repr", "reset_parameters", "_get_name", "__doc__", "__module__", "__annotations__")
-    + ("__constants__", "__parameters__", "__static_attributes__", "__firstlineno__", "__qualname__", "__dict__")
-    + (
-        "__weakref__",
-        "__init_subclass__",
-        "__class_getitem__",
-        "__orig_bases__",
-        "train",
-        "_apply",
-        "__deepcopy__",
-        "__getstate__",
-    )
+    "__init__ __repr__ extra_repr reset_parameters _get_name train _apply "
+    "__doc__ __module__ __annotations__ __constants__ __parameters__ __static_attributes__ __firstlineno__ __qualname__ "
+    "__dict__ __weakref__ __init_subclass__ __class_getitem__ __orig_bases__ __deepcopy__ __getstate__".split()
 )
 """What a subclass may define and still compute what its base does."""
 
@@ -90,13 +81,14 @@ def wrapped(module: nn.Module) -> nn.Module | None:
     if type(module).__name__ == "OptimizedModule" and type(module).__module__.startswith("torch._dynamo"):
         return cast("nn.Module", module._orig_mod)
     if isinstance(module, torch.optim.swa_utils.AveragedModel):
-        return cast("nn.Module", module.module)
+        return module.module
     return None
 
 
 def written_as(kind: type) -> str | None:
     """The name of the module whose forward is one function; None for another kind of module."""
-    return next((kind.__name__ for base in kind.__mro__ if base in _TRANSPARENT), None)
+    base = next((base for base in kind.__mro__ if base in _TRANSPARENT), None)
+    return kind.__name__ if base is not None and kind.forward is base.forward else None  # type: ignore[attr-defined]
 
 
 def plain_module(module: nn.Module, rank: int) -> nn.Module:
@@ -112,7 +104,7 @@ def plain_module(module: nn.Module, rank: int) -> nn.Module:
         name = next(name for name in _DROP_PATHS if name in type(module).__name__)
         given: Any = module
         probability, scales = getattr(given, _DROP_PATHS[name]), bool(getattr(given, "scale_by_keep", True))
-        mode = getattr(given, "mode", "row")
+        mode: Any = getattr(given, "mode", "row")
         return StochasticDepth(float(probability or 0.0), mode, scale_by_keep=scales).train(module.training)
     if isinstance(module, nn.SyncBatchNorm):
         return _alike(module, (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[rank - 2])
@@ -159,7 +151,7 @@ def _is_drop_path(module: nn.Module) -> bool:
 
 
 def _require_own_weights(module: nn.Module, path: str) -> None:
-    if any(isinstance(value, nn.parameter.UninitializedTensorMixin) for value in module.parameters()):
+    if any(isinstance(value, nn.UninitializedParameter) for value in module.parameters()):
         raise InputError(f"'{path}' has no weights yet: run the model once on images before it is traced")
     hooked = next((name for name in ("weight", "bias") if isinstance(vars(module).get(name), torch.Tensor)), None)
     if hooked is not None:

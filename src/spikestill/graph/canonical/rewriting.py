@@ -230,9 +230,10 @@ class Rewriting:
             if _memory(value) == place:
                 self._now[other] = result
             elif other is not node and value.numel() and set(other.users) & set(self._later_readers(node)):
+                where = scope_path(node) or "the model"
                 raise InputError(
-                    f"'{scope_path(node) or 'the model'}' writes into a part of a value ({node.meta['written']}) that is read "
-                    "again later: compute a new one"
+                    f"'{where}' writes into a part of a value ({node.meta['written']}) that is read again later: "
+                    "compute a new one"
                 )
 
     def _later_readers(self, node: fx.Node) -> list[fx.Node]:
