@@ -123,7 +123,7 @@ def _open(node: fx.Node, module: nn.Module) -> None:
         if item.op == "placeholder":
             known[item] = source
         elif item.op == "output":
-            node.replace_all_uses_with(known[item.args[0]])  # type: ignore[index]
+            node.replace_all_uses_with(known[item.args[0]])
         else:
             with node.graph.inserting_before(node):
                 made = node.graph.node_copy(item, known.__getitem__)

@@ -247,15 +247,20 @@ def _batch_norm(
             norm.running_mean = norm.running_var = norm.num_batches_tracked = None
         elif own is not None:
             norm.num_batches_tracked = own.num_batches_tracked
-        else:  # the ANN does not count its batches: nor is the count a key of its own
-            del norm.num_batches_tracked
-            norm.register_buffer("num_batches_tracked", torch.tensor(0), persistent=False)
+        else:  # the ANN does not count its batches
+            norm.num_batches_tracked = None
+            norm.register_load_state_dict_post_hook(_expect_no_count)
         for name in ("weight", "bias"):
             if name not in nodes:
                 norm.register_parameter(name, None)
         return norm
 
     return Weights(nodes, make)
+
+
+def _expect_no_count(norm: nn.Module, keys: Any) -> None:
+    """Torch's BatchNorm adds a count to a state that has none, and then does not expect it."""
+    keys.unexpected_keys[:] = [key for key in keys.unexpected_keys if not key.endswith("num_batches_tracked")]
 
 
 def _plain(given: Any) -> Any:

@@ -32,7 +32,12 @@ _DROP_PATHS = {"DropPath": "drop_prob", "StochasticDepth": "p"}
 """What timm, torchvision and many a repository call drop path, and the attribute that is its probability."""
 
 _HARMLESS = frozenset(
-    ["__init__", "__repr__", "extra_repr", "reset_parameters", "_get_name", "train", "_apply", "__doc__", "__module__", "__annotations__", "__constants__", "__parameters__", "__static_attributes__", "__firstlineno__", "__qualname__", "__dict__", "__weakref__", "__init_subclass__", "__class_getitem__", "__orig_bases__", "__deepcopy__", "__getstate__"]
+    (
+        *("__init__", "__repr__", "extra_repr", "reset_parameters", "_get_name", "train", "_apply", "__doc__"),
+        *("__module__", "__annotations__", "__constants__", "__parameters__", "__static_attributes__", "__dict__"),
+        *("__firstlineno__", "__qualname__", "__weakref__", "__init_subclass__", "__class_getitem__"),
+        *("__orig_bases__", "__deepcopy__", "__getstate__"),
+    )
 )
 """What a subclass may define and still compute what its base does."""
 

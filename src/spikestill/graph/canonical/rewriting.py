@@ -59,6 +59,9 @@ class Rewriting:
                 self._note_how_it_is_written(node)
                 self._rewrite(node, original)
             self._done.append(node)
+        for node in reversed(self.graph.nodes):
+            if not node.users and node.op not in ("placeholder", "output"):
+                self.graph.erase_node(node)
         for node in self.graph.nodes:
             node.meta["depends_on_input"] = node in self._signals
             stack = node.meta.get("nn_module_stack", {})
@@ -266,13 +269,12 @@ def _bound(form: Callable[..., Any], call: Call) -> Any:
     args = node.args
     if not args and "input" not in kwargs and "self" in kwargs:
         args = (kwargs.pop("self"),)
-    if "dims" in kwargs and "dims" in parameters and parameters["dims"].kind is inspect.Parameter.VAR_POSITIONAL:
-        given = kwargs.pop("dims")
+    several = next((p.name for p in parameters.values() if p.kind is inspect.Parameter.VAR_POSITIONAL), None)
+    if several in kwargs:
+        given = kwargs.pop(several)
         args = (*(args or (kwargs.pop("input"),)), given)
-    if "shape" in kwargs and "shape" in parameters and parameters["shape"].kind is inspect.Parameter.VAR_POSITIONAL:
-        given = kwargs.pop("shape")
-        args = (*(args or (kwargs.pop("input"),)), given)
-    kwargs.pop("out", None) if kwargs.get("out", 0) is None else None
+    if kwargs.get("out", 0) is None:
+        del kwargs["out"]
     try:
         inspect.signature(form).bind(call, *args, **kwargs)
     except TypeError as error:
