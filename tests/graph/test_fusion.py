@@ -162,7 +162,7 @@ GRAPHS: dict[Callable[..., Tensor], tuple[set[str], set[str]]] = {
     sum_in_place: ({"bn1", "add"}, {"one", "two"}),
     sum_as_function: ({"bn1", "add"}, {"one", "two"}),
     sum_as_method: ({"bn1", "add"}, {"one", "two"}),
-    sum_with_a_factor: (set(), {"one", "two"}),
+    sum_with_a_factor: ({"bn1", "add"}, {"one", "two"}),
     sum_with_a_number: (set(), {"one"}),
     sum_with_itself: ({"bn1", "add"}, {"one"}),
     convolution_with_itself: ({"add"}, {"one"}),

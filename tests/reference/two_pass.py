@@ -26,7 +26,7 @@ from spikestill.nn import LIF
 
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 DROPOUTS = (nn.Dropout, nn.Dropout2d)
-MAXIMA = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
+MAXIMA = (torch.max_pool2d, nn.functional.adaptive_max_pool2d)
 
 
 def next_sensitivity(
@@ -119,7 +119,7 @@ class _SpikePass(fx.Interpreter):
             self.notes[n.name] = mask = module(torch.ones_like(args[0][0]))
             return [step * mask for step in args[0]]
         steps = [self._call(n, _at(args, t), _at(kwargs, t)) for t in range(self.timesteps)]
-        if isinstance(module, MAXIMA):
+        if n.target in MAXIMA:
             self.notes[n.name] = torch.stack(steps).mean(0)
         return steps
 
@@ -136,13 +136,14 @@ class _RatePass(fx.Interpreter):
         note = self.notes.get(n.name)
         if note is None:
             return super().run_node(n)
-        rate_in, module = self.env[n.args[0]], self.fetch_attr(str(n.target))
+        rate_in = self.env[n.args[0]]
+        if n.target in MAXIMA:
+            value = n.target(rate_in, *n.args[1:])
+            return note + value - value.detach()
+        module = self.fetch_attr(str(n.target))
         moved = rate_in - rate_in.detach()
         if isinstance(module, DROPOUTS):
             return rate_in * note
-        if isinstance(module, MAXIMA):
-            value = module(rate_in)
-            return note + value - value.detach()
         if isinstance(module, LIF):
             currents, rate, gain = note
             return smoothed_rate([step + moved for step in currents], module) if module.learn else rate + gain * moved

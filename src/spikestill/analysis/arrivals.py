@@ -25,26 +25,23 @@ from spikestill.nn import LIF
 __all__ = ["Arrivals", "ArrivalsRun", "LayerArrivals"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TRANSPOSED_FUNCTIONS: dict[type, Callable[..., Tensor]] = {
     nn.ConvTranspose1d: functional.conv_transpose1d,
     nn.ConvTranspose2d: functional.conv_transpose2d,
+    nn.ConvTranspose3d: functional.conv_transpose3d,
 }
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _SCALED: tuple[Any, ...] = (*SCALINGS, operator.neg)
-_SUMS: tuple[Any, ...] = (operator.add, operator.iadd, operator.sub, torch.add, torch.sub, "add", "add_", "sub")
-_MEANS: tuple[Any, ...] = (torch.mean, "mean")
-_IDENTITIES: tuple[Any, ...] = (nn.Identity, *DROPOUTS, "contiguous")
+_SUMS: tuple[Any, ...] = (operator.add, operator.sub)
 _REARRANGED: tuple[Any, ...] = (
-    *(nn.Flatten, nn.Unflatten, nn.ZeroPad2d, nn.PixelShuffle, nn.ChannelShuffle, operator.getitem, getattr),
-    *(torch.cat, torch.concat, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.chunk, torch.split),
-    *(torch.squeeze, torch.unsqueeze, torch._assert, "view", "reshape", "flatten", "size", "dim", "permute"),
-    *("transpose", "chunk", "split", "squeeze", "unsqueeze"),
+    *(torch.cat, torch.flatten, torch.reshape, torch.permute, torch.split, operator.getitem, getattr),
+    *(torch.pixel_shuffle, torch.pixel_unshuffle, torch.channel_shuffle),
 )
-_AVERAGE_POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
-_AVERAGE_POOL_FUNCTIONS: tuple[Any, ...] = (functional.avg_pool2d, torch.avg_pool1d)
-_ADAPTIVE_POOLS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
-_POOL_ARGUMENTS = ("input", "kernel_size", "stride", "padding", "ceil_mode")
+_AVERAGE_POOLS: tuple[Any, ...] = (torch.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
+_ADAPTIVE_POOLS: tuple[Any, ...] = (
+    *(functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d, functional.adaptive_avg_pool3d),
+)
 
 
 @dataclass(frozen=True)
@@ -142,11 +139,11 @@ class ArrivalsRun(fx.Interpreter):
         kind = n.target if module is None else type(module)
         if isinstance(module, (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear)):
             return self._layer(str(n.target), module, given[0])
-        if kind not in (*_REARRANGED, *_IDENTITIES):
+        if kind not in (*_REARRANGED, *DROPOUTS):
             self._note(name_of(self.module, n))  # type: ignore[arg-type]
         if isinstance(module, LIF):
             return Arrivals.of_spikes(self._fired[n])
-        if kind in (*_IDENTITIES, *_SCALED):
+        if kind in (*DROPOUTS, *_SCALED):
             return given[0]
         if kind in _NORMS:
             return Arrivals(given[0].counts, False)
@@ -155,11 +152,11 @@ class ArrivalsRun(fx.Interpreter):
             return _settled(total, False)
         if is_max_pool(self.module, n) and all(one.are_spikes and one.is_single for one in given):  # type: ignore[arg-type]
             return Arrivals.of_spikes(self._fired[n])
-        summed = _summed(kind, module, *mapped((args, kwargs), _counts_in))
+        summed = _summed(kind, mapped(args, _counts_in))
         if summed is not None:
             return _settled(summed, False)
         result = self._computed(n, module, *mapped((args, kwargs), _counts_in))
-        if kind in _REARRANGED or _copies(kind, module, args, kwargs):
+        if kind in _REARRANGED or _copies(kind, args):
             is_single = all(one.is_single for one in given)
             return mapped(result, lambda item: _settled(item, is_single) if isinstance(item, Tensor) else item)
         move = any(one.move for one in given)
@@ -217,35 +214,21 @@ def _with_ones(module: Any, counts: Tensor) -> Tensor:
     return convolved
 
 
-def _summed(kind: Any, module: Any, args: Any, kwargs: Any) -> Tensor | None:
+def _summed(kind: Any, args: Any) -> Tensor | None:
     """What a mean takes the mean of, added up; None for what is no mean."""
     if kind in _AVERAGE_POOLS:
-        return _window_sums(args[0], module.kernel_size, module.stride, module.padding, module.ceil_mode)
-    if kind in _AVERAGE_POOL_FUNCTIONS:
-        named = dict(zip(_POOL_ARGUMENTS, args, strict=False)) | kwargs
-        stride, padding, ceil_mode = named.get("stride"), named.get("padding", 0), named.get("ceil_mode", False)
-        return _window_sums(named["input"], named["kernel_size"], stride, padding, ceil_mode)
+        return _window_sums(*args[:5])
     if kind in _ADAPTIVE_POOLS:
-        return _adaptive_sums(args[0], module.forward(args[0]))
-    if kind == functional.adaptive_avg_pool2d:
-        return _adaptive_sums((*args, kwargs.get("input"))[0], functional.adaptive_avg_pool2d(*args, **kwargs))
-    if kind in _MEANS:
-        return torch.sum(*args, **kwargs)
-    return None
+        return _adaptive_sums(args[0], kind(*args))
+    return torch.sum(*args) if kind is torch.mean else None
 
 
 def _window_sums(counts: Tensor, kernel: Any, stride: Any, padding: Any, ceil_mode: bool) -> Tensor:
     """Sums over the windows of an average pooling in one, two or three dimensions."""
-    space = counts.dim() - 2
-    missing = 3 - space
-
-    def three(size: Any, filler: int) -> tuple[int, ...]:
-        given = tuple(size) if isinstance(size, tuple | list) else (size,)
-        return (filler,) * missing + (given * space if len(given) == 1 else given)
-
+    missing = 5 - counts.dim()
     volume = counts.reshape(*counts.shape[:2], *(1,) * missing, *counts.shape[2:])
-    windows, steps = three(kernel, 1), three(stride or kernel, 1)
-    pooled = functional.avg_pool3d(volume, windows, steps, three(padding, 0), ceil_mode, divisor_override=1)
+    windows, steps, sides = ((filler,) * missing + given for given, filler in ((kernel, 1), (stride, 1), (padding, 0)))
+    pooled = functional.avg_pool3d(volume, windows, steps, sides, ceil_mode, divisor_override=1)
     return pooled.reshape(*pooled.shape[:2], *pooled.shape[2 + missing :])
 
 
@@ -258,14 +241,8 @@ def _adaptive_sums(counts: Tensor, means: Tensor) -> Tensor:
     return means.round()
 
 
-def _copies(kind: Any, module: Any, args: Any, kwargs: Any) -> bool:
+def _copies(kind: Any, args: Any) -> bool:
     """Whether padding or resizing copies signals and puts at most zeros beside them."""
-    if kind is nn.Upsample:
-        return module.mode.startswith("nearest")
     if kind is functional.interpolate:
-        named = dict(zip(("input", "size", "scale_factor", "mode"), args, strict=False)) | kwargs
-        return str(named.get("mode", "nearest")).startswith("nearest")
-    if kind is functional.pad:
-        named = dict(zip(("input", "pad", "mode", "value"), args, strict=False)) | kwargs
-        return not named.get("value")
-    return False
+        return str(args[3]).startswith("nearest")
+    return kind is functional.pad and not args[3]

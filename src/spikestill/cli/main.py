@@ -105,12 +105,6 @@ def _run(words: Sequence[str]) -> int:
     return 0
 
 
-def _trust_code(words: Sequence[str]) -> tuple[list[str], bool]:
-    """The words without ``--trust-code``, which every command takes, and whether it was there."""
-    kept = [word for word in words if word not in ("--trust-code", "--trust_code")]
-    return kept, len(kept) < len(words)
-
-
 def _check_encoding(words: Sequence[str]) -> None:
     """Refuse what is no text: it would become a name in files that are text, after the work was done."""
     for word in words:
@@ -118,6 +112,12 @@ def _check_encoding(words: Sequence[str]) -> None:
             word.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"{word!a} is not valid UTF-8: rename it") from error
+
+
+def _trust_code(words: Sequence[str]) -> tuple[list[str], bool]:
+    """The words without ``--trust-code``, which every command takes, and whether it was there."""
+    kept = [word for word in words if word not in ("--trust-code", "--trust_code")]
+    return kept, len(kept) < len(words)
 
 
 def _complain(error: InputError) -> None:

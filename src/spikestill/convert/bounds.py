@@ -17,10 +17,7 @@ from spikestill.nn import LIF
 
 __all__ = ["activation_bounds"]
 
-_ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
-_SUBTRACTIONS: tuple[Any, ...] = (operator.sub, torch.sub, "sub")
-_PRODUCTS: tuple[Any, ...] = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
-_QUOTIENTS: tuple[Any, ...] = (operator.truediv, torch.div, "div")
+_ARITHMETIC = (operator.add, operator.sub, operator.mul, operator.truediv)
 
 Range = tuple[float, float]
 
@@ -66,7 +63,7 @@ def _of_layer(layer: Any, given: Range) -> Range:
         scale = torch.rsqrt(layer.running_var + layer.eps) * (1.0 if layer.weight is None else layer.weight)
         weight, bias = scale.unsqueeze(1), (0.0 if layer.bias is None else layer.bias) - layer.running_mean * scale
     else:
-        is_transposed = isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d)
+        is_transposed = isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
         weight = (layer.weight.transpose(0, 1) if is_transposed else layer.weight).flatten(1)
         bias = _bias_of(layer, len(weight))
     positive, negative = weight.clamp(min=0).sum(1), weight.clamp(max=0).sum(1)
@@ -84,24 +81,23 @@ def _bias_of(layer: Any, rows: int) -> Tensor | float:
 def _of_function(node: fx.Node, given: list[Range]) -> Range:
     if not given:
         return 0.0, 0.0
-    if node.target in (operator.neg, torch.neg):
+    if node.target is operator.neg:
         return _with_zero(-given[0][1], -given[0][0])
     if len(given) == 2:
         (low, high), (other_low, other_high) = given
-        if node.target in _ADDITIONS:
+        if node.target is operator.add:
             return _with_zero(low + other_low, high + other_high)
-        if node.target in _SUBTRACTIONS:
+        if node.target is operator.sub:
             return _with_zero(low - other_high, high - other_low)
-        if node.target in _PRODUCTS + _QUOTIENTS:
-            by = (lambda a, b: a * b) if node.target in _PRODUCTS else (lambda a, b: a / b)
-            ends = [by(a, b) for a in (low, high) for b in (other_low, other_high)]
+        if node.target in _ARITHMETIC:
+            ends = [node.target(a, b) for a in (low, high) for b in (other_low, other_high)]
             return _with_zero(min(ends), max(ends))
     return _with_zero(min(low for low, _ in given), max(high for _, high in given))
 
 
 def _leaves(node: fx.Node) -> list[Any]:
     """What a function computes with: the numbers too where it calculates, else the signals."""
-    if node.target in _ADDITIONS + _SUBTRACTIONS + _PRODUCTS + _QUOTIENTS:
+    if node.target in _ARITHMETIC:
         return list(node.args[:2])
     return list(node.all_input_nodes)
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from spikestill.graph import SpikingNetwork, fold, gate_maxima, separate_calls, trace
-from spikestill.graph.operations import is_activation
+from spikestill.graph.operations import ceiling_of, is_activation
 from spikestill.graph.trace import calls, module_of
 from spikestill.nn import LIF, ClipFloorShift, Encoder, Events, Poisson
 from spikestill.types import InputError
@@ -57,8 +57,7 @@ class Conversion:
         module = module_of(self.ann, node)
         if isinstance(module, ClipFloorShift):
             return module.threshold.item()
-        target = node.target if module is None else type(module)
-        return 6.0 if target in (nn.ReLU6, nn.functional.relu6) else float("inf")
+        return ceiling_of(node)
 
 
 def prepare(

@@ -36,19 +36,16 @@ __all__ = [
 Scale = float | Tensor
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_UNCHANGED: tuple[Any, ...] = (nn.Identity, *DROPOUTS, "contiguous", operator.neg, *SCALINGS)
-_SUMS: tuple[Any, ...] = (operator.add, operator.iadd, operator.sub, torch.add, torch.sub, "add", "add_", "sub")
+_UNCHANGED: tuple[Any, ...] = (*DROPOUTS, operator.neg, *SCALINGS)
+_SUMS: tuple[Any, ...] = (operator.add, operator.sub)
 _IN_SPACE: tuple[Any, ...] = (
-    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
-    *(functional.avg_pool2d, torch.avg_pool1d, functional.adaptive_avg_pool2d),
-    *(nn.Upsample, functional.interpolate, functional.pad, nn.ZeroPad2d),
+    *(torch.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d),
+    *(functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d, functional.adaptive_avg_pool3d),
+    *(functional.interpolate, functional.pad),
 )
-_MEANS: tuple[Any, ...] = (torch.mean, "mean")
 _REARRANGEMENTS: tuple[Any, ...] = (
-    *(nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.ChannelShuffle, operator.getitem),
-    *(torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.chunk, torch.split),
-    *(torch.squeeze, torch.unsqueeze, "view", "reshape", "flatten", "permute", "transpose", "chunk", "split"),
-    *("squeeze", "unsqueeze"),
+    *(torch.flatten, torch.reshape, torch.permute, torch.split, operator.getitem),
+    *(torch.pixel_shuffle, torch.pixel_unshuffle, torch.channel_shuffle),
 )
 
 
@@ -89,7 +86,7 @@ def carried(body: fx.GraphModule, node: fx.Node, scale: Tensor, source: fx.Node)
     if _is(kind, _IN_SPACE) or is_max_pool(body, node):
         same_in_space = scale.dim() == len(before) and all(size == 1 for size in scale.shape[1:])
         return scale if same_in_space else None
-    if _is(kind, _MEANS):
+    if kind is torch.mean:
         means = _applied(body, node, broadcast(scale, before), source)
         spread = means.expand(1, *before) if means.dim() == len(before) + 1 else None
         return shorter(means) if _changes_nothing(means, spread, scale, before) else None
@@ -124,7 +121,7 @@ def of_operand(body: fx.GraphModule, node: fx.Node, operand: fx.Node, wanted: Sc
     if isinstance(module_of(body, node), LIF) or _is(kind, (*_UNCHANGED, *_SUMS)):
         return wanted if before == after else None
     if _is(kind, CONCATENATIONS):
-        start, axis = 0, _axis(node, len(after))
+        start, axis = 0, _axis(node)
         for part in node.args[0]:  # type: ignore[union-attr]
             size = (shape_of(part) or ())[axis]  # type: ignore[arg-type]
             if part is operand:
@@ -212,16 +209,12 @@ def _applied(body: fx.GraphModule, node: fx.Node, spread: Tensor, source: fx.Nod
     module = module_of(body, node)
     if module is not None:
         return module(spread)
-    args = fx.node.map_arg(node.args, lambda item: spread if item is source else item)
-    if node.op == "call_method":
-        return getattr(args[0], str(node.target))(*args[1:], **node.kwargs)
-    return node.target(*args, **node.kwargs)  # type: ignore[operator]
+    return node.target(*fx.node.map_arg(node.args, lambda item: spread if item is source else item))  # type: ignore[operator]
 
 
-def _axis(node: fx.Node, dimensions: int) -> int:
+def _axis(node: fx.Node) -> int:
     """The axis of a concatenation, of one image's feature."""
-    axis: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
-    return int(axis) - 1 if axis >= 0 else int(axis) + dimensions
+    return int(node.args[1]) - 1  # type: ignore[arg-type]
 
 
 def _kind(body: fx.GraphModule, node: fx.Node) -> Any:
@@ -230,4 +223,4 @@ def _kind(body: fx.GraphModule, node: fx.Node) -> Any:
 
 
 def _is(kind: Any, known: Sequence[Any]) -> bool:
-    return any(kind is item or (isinstance(kind, str) and kind == item) for item in known)
+    return any(kind is item for item in known)

@@ -39,15 +39,14 @@ from spikestill.convert.scales import (
     takes_output,
 )
 from spikestill.graph.operations import CONCATENATIONS, SCALINGS
+from spikestill.graph.ops import LAYERS, depends_on_input
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF
 from spikestill.types import InputError
 
 __all__ = ["is_weighted", "multiply_edge", "rescale"]
 
-_WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear, _BatchNorm)
-_SUMS: tuple[Any, ...] = (operator.add, operator.iadd, operator.sub, torch.add, torch.sub, "add", "add_", "sub")
-_SPLITS: tuple[Any, ...] = (torch.chunk, torch.split, "chunk", "split")
+_SUMS: tuple[Any, ...] = (operator.add, operator.sub)
 
 
 def rescale(
@@ -80,7 +79,7 @@ def rescale(
 
 def is_weighted(module: nn.Module | None) -> bool:
     """Whether a module has weights that can take a factor."""
-    return isinstance(module, _WEIGHTED)
+    return isinstance(module, (*LAYERS, _BatchNorm))
 
 
 def multiply_edge(body: fx.GraphModule, reader: fx.Node, item: fx.Node, factor: Scale) -> fx.Node:
@@ -123,7 +122,7 @@ class _Rescaling:
             module = module_of(self.body, node)
             if node.op == "placeholder":
                 self.scales[node] = self.input_scale
-            elif node.op == "get_attr":
+            elif not depends_on_input(node):
                 self.scales[node] = 1.0
             elif is_weighted(module):
                 self._layer(node, module)
@@ -240,33 +239,33 @@ def _gathered_from_layers(body: fx.GraphModule) -> set[fx.Node]:
     """The values that are made of weighted layers' outputs alone, without spikes among them."""
     found: set[fx.Node] = set()
     for node in body.graph.nodes:
-        if node.op in ("placeholder", "get_attr", "output") or isinstance(module_of(body, node), LIF):
+        if node.op in ("placeholder", "output") or not depends_on_input(node) or isinstance(module_of(body, node), LIF):
             continue
-        operands = [item for item in _operands(node) if item.op != "get_attr"]
+        operands = [item for item in _operands(node) if depends_on_input(item)]
         if is_weighted(module_of(body, node)) or (operands and all(item in found for item in operands)):
             found.add(node)
     return {node for node in found if not is_weighted(module_of(body, node))}
 
 
 def _is_signal(node: fx.Node) -> bool:
-    return "shape" in node.meta or node.target in _SPLITS
+    return "shape" in node.meta or node.target is torch.split
 
 
 def _operands(node: fx.Node) -> list[fx.Node]:
     """The signals that a node passes on: not the sizes it computes with, nor the constant of a product."""
     found = [item for item in node.all_input_nodes if _is_signal(item)]
     if node.target in SCALINGS and len(found) > 1:
-        return [item for item in found if item.op != "get_attr"]
+        return [item for item in found if depends_on_input(item)]
     return found
 
 
 def _last(nodes: list[fx.Node], place: Mapping[fx.Node, int]) -> fx.Node:
     """The node that is computed last, but constants only where there is nothing else."""
-    return max(nodes, key=lambda node: (node.op != "get_attr", place[node]))
+    return max(nodes, key=lambda node: (depends_on_input(node), place[node]))
 
 
 def _refuse_other_padding(node: fx.Node) -> None:
     if node.target is nn.functional.pad:
-        value = node.kwargs.get("value", node.args[3] if len(node.args) > 3 else None)
+        value = node.args[3]
         if value:
             raise InputError(f"conversion has no rule for '{node.name}', which pads with {value}: pad with 0")

@@ -9,7 +9,7 @@ of such layers, each of which puts its operand's channels in their place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
 from typing import Any
 
 import torch
@@ -17,21 +17,15 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikestill.export.pooling import Scale, as_average, lower_pooling
+from spikestill.export.pooling import Scale, is_average, lower_pooling
 from spikestill.export.rewriting import Rewriting
 from spikestill.graph import fold, separate_calls
-from spikestill.graph.operations import DROPOUTS, PRODUCTS, SCALINGS, is_max_pool
+from spikestill.graph.operations import DROPOUTS, is_max_pool
 from spikestill.graph.trace import calls, module_of, shape_of
 from spikestill.nn import LIF, MaxGate
 from spikestill.tensors import require_finite
 
-__all__ = ["ADDITIONS", "Scale", "lower", "terms_of"]
-
-ADDITIONS: tuple[Any, ...] = (torch.add, "add", "add_")
-_FUNCTIONS_OF_ADDITION = ("add", "iadd")
-_SUBTRACTIONS: tuple[Any, ...] = (torch.sub, "sub")
-_CONCATENATIONS: tuple[Any, ...] = (torch.cat, torch.concat)
-_RESHAPINGS: tuple[Any, ...] = (torch.flatten, torch.reshape, torch.squeeze, "view", "reshape", "flatten", "squeeze")
+__all__ = ["Scale", "lower", "terms_of"]
 
 
 def lower(body: fx.GraphModule, *, keep_maxima: bool = False) -> fx.GraphModule:
@@ -68,34 +62,30 @@ def _lower(work: Rewriting, node: fx.Node) -> None:
             raise work.refusal(node, "a linear layer of maps has no equivalent: flatten before it")
     elif isinstance(module, _BatchNorm):
         _lower_norm(work, node, module)
-    elif isinstance(module, (nn.Identity, *DROPOUTS)) or node.target == "contiguous":
+    elif isinstance(module, DROPOUTS):
         work.drop(node)
-    elif isinstance(module, nn.Flatten) or _is(node, _RESHAPINGS):
+    elif node.target in (torch.flatten, torch.reshape):
         _lower_reshaping(work, node)
     elif is_max_pool(work.body, node):
         if isinstance(module, MaxGate):
             raise work.refusal(node, "no format knows a maximum over time: make the network with max_pool='average'")
         raise work.refusal(node, "NIR knows no maximum: make the network with max_pool='average' (or export to ONNX)")
-    elif as_average(work.body, node) is not None:
+    elif is_average(node):
         lower_pooling(work, node)
-    elif _is(node, _CONCATENATIONS):
+    elif node.target is torch.cat:
         _lower_concatenation(work, node)
     else:
         _lower_arithmetic(work, node)
 
 
 def _is_plain_maximum(work: Rewriting, node: fx.Node) -> bool:
-    """Whether a node is ``nn.MaxPool2d``; the functional spelling is made one."""
-    if node.target in (functional.max_pool2d, torch.max_pool2d):
-        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-        given = dict(zip(names, node.args[1:], strict=False)) | {k: v for k, v in node.kwargs.items() if k in names}
-        work.replace(node, work.call(node, nn.MaxPool2d(**given), node.args[0]))  # type: ignore[arg-type]
-        return True
-    return isinstance(module_of(work.body, node), nn.MaxPool2d)
-
-
-def _is(node: fx.Node, known: Sequence[Any]) -> bool:
-    return any(node.target is item or node.target == item for item in known)
+    """Whether a node is a maximum over windows of a map; it is made a module."""
+    if node.target is not torch.max_pool2d:
+        return False
+    signal, kernel, stride, padding, dilation, ceil_mode = node.args
+    pool = nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil_mode)  # type: ignore[arg-type]
+    work.replace(node, work.call(node, pool, signal))  # type: ignore[arg-type]
+    return True
 
 
 def _lower_convolution(work: Rewriting, node: fx.Node, layer: nn.Conv1d | nn.Conv2d) -> None:
@@ -170,10 +160,9 @@ def _lower_reshaping(work: Rewriting, node: fx.Node) -> None:
 
 
 def _lower_concatenation(work: Rewriting, node: fx.Node) -> None:
-    parts: Any = node.args[0] if node.args else node.kwargs["tensors"]
+    parts: Any = node.args[0]
     shape = node.meta["shape"]
-    axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
-    if axis not in (1, 1 - len(shape)):
+    if node.args[1] != 1:
         raise work.refusal(node, "only channels can be concatenated")
     start, placed = 0, []
     for part in parts:
@@ -187,22 +176,18 @@ def _lower_concatenation(work: Rewriting, node: fx.Node) -> None:
 
 def _lower_arithmetic(work: Rewriting, node: fx.Node) -> None:
     """Sums, differences, and products with constants."""
-    name = getattr(node.target, "__name__", node.target)
-    operands: tuple[Any, ...] = node.args
-    if node.kwargs or not 1 <= len(operands) <= 2:
-        raise work.refusal(node, "no format has an equivalent for it")
-    first, second = operands if len(operands) == 2 else (operands[0], None)
-    if _is(node, ADDITIONS) or name in _FUNCTIONS_OF_ADDITION:
+    first, second = (*node.args, None)[:2]
+    if node.target is operator.add:
         work.replace(node, work.sum(node, [first, second]))
-    elif _is(node, _SUBTRACTIONS) or name == "sub":
+    elif node.target is operator.sub:
         work.replace(node, work.sum(node, [first, work.times(node, second, -1.0)]))
-    elif name == "neg":
+    elif node.target is operator.neg:
         work.replace(node, work.times(node, first, -1.0))
-    elif _is(node, PRODUCTS):
+    elif node.target is operator.mul:
         factor = work.constant(second)
         signal, factor = (first, factor) if factor is not None else (second, work.constant(first))
         work.replace(node, work.times(node, signal, factor))
-    elif _is(node, SCALINGS):
+    elif node.target is operator.truediv:
         work.replace(node, work.times(node, first, 1 / work.constant(second)))
     else:
         raise work.refusal(node, "no format has an equivalent for it")

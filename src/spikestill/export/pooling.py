@@ -11,16 +11,14 @@ from torch import fx, nn
 from torch.nn import functional
 
 from spikestill.export.rewriting import Rewriting, Scale
-from spikestill.graph.trace import module_of, shape_of
+from spikestill.graph.trace import shape_of
 
-__all__ = ["Average", "Scale", "as_average", "lower_pooling"]
+__all__ = ["Average", "Scale", "is_average", "lower_pooling"]
 
-_MEANS: tuple[Any, ...] = (torch.mean, "mean")
-_ADAPTIVE: tuple[Any, ...] = (nn.AdaptiveAvgPool2d, functional.adaptive_avg_pool2d)
-_PLAIN: tuple[Any, ...] = (nn.AvgPool2d, functional.avg_pool2d)
-_UNKNOWN: tuple[Any, ...] = (nn.AvgPool1d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool3d, torch.avg_pool1d)
-_NAMES = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-_DEFAULTS = (None, None, 0, False, True, None)
+_AVERAGES: tuple[Any, ...] = (
+    *(torch.mean, torch.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d),
+    *(functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d, functional.adaptive_avg_pool3d),
+)
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,9 @@ class Average:
     divisor: int | None = None
 
 
-def as_average(body: fx.GraphModule, node: fx.Node) -> str | None:
-    """Which spelling of average pooling a node is: "plain", "adaptive", "mean" or "other"; None for no pooling."""
-    module = module_of(body, node)
-    target = node.target if module is None else type(module)
-    for name, known in (("plain", _PLAIN), ("adaptive", _ADAPTIVE), ("mean", _MEANS), ("other", _UNKNOWN)):
-        if any(target is item or target == item for item in known):
-            return name
-    return None
+def is_average(node: fx.Node) -> bool:
+    """Whether a node is average pooling or a mean."""
+    return node.target in _AVERAGES
 
 
 def lower_pooling(work: Rewriting, node: fx.Node) -> None:
@@ -64,10 +57,9 @@ def lower_pooling(work: Rewriting, node: fx.Node) -> None:
     before, after = shape_of(source) or (), shape_of(node) or ()
     if len(before) != 3:
         raise work.refusal(node, "only maps [C, H, W] are pooled in the formats")
-    kind = as_average(work.body, node)
-    if kind == "plain":
-        pool = _plain(work, node)
-    elif kind == "adaptive":
+    if node.target is functional.avg_pool2d:
+        pool = _plain(node)
+    elif node.target is functional.adaptive_avg_pool2d:
         pool = _adaptive(work, node, before, after)
     elif after in (before[:1], (before[0], 1, 1)):
         pool = Average(before[1:], before[1:])
@@ -83,15 +75,10 @@ def lower_pooling(work: Rewriting, node: fx.Node) -> None:
     work.replace(node, pooled if after == size else work.call(node, nn.Flatten(), pooled))
 
 
-def _plain(work: Rewriting, node: fx.Node) -> Average:
-    module = module_of(work.body, node)
-    if module is None:
-        given: dict[str, Any] = {**dict(zip(_NAMES, node.args[1:], strict=False)), **node.kwargs}
-        values: list[Any] = [given.get(name, default) for name, default in zip(_NAMES, _DEFAULTS, strict=True)]
-    else:
-        values = [getattr(module, name) for name in _NAMES]
-    kernel, stride, padding, ceil, counts, divisor = values
-    return Average(_pair(kernel), _pair(stride or kernel), _pair(padding), bool(counts), bool(ceil), divisor)
+def _plain(node: fx.Node) -> Average:
+    kernel, stride, padding, ceil, counts, *divisor = node.args[1:]
+    given: Any = (kernel, stride, padding, counts, ceil, *divisor)
+    return Average(*given)
 
 
 def _adaptive(work: Rewriting, node: fx.Node, before: tuple[int, ...], after: tuple[int, ...]) -> Average:
@@ -115,7 +102,3 @@ def _factors(pool: Average, before: tuple[int, ...]) -> torch.Tensor | None:
         return None
     inside = torch.ones(1, *before, dtype=torch.float64)
     return 1 / functional.avg_pool2d(inside, pool.kernel, pool.stride, pool.padding)[0]
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[-1]))

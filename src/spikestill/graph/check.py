@@ -13,14 +13,13 @@ from spikestill.graph.images_apart import calls_that_mix_images
 from spikestill.graph.operations import (
     is_activation,
     is_dropout,
-    is_functional_dropout,
-    is_in_place,
     is_linear,
     is_max_pool,
+    is_module,
     name_of,
     why_refused,
 )
-from spikestill.graph.trace import calls, module_of, scope_of, trace
+from spikestill.graph.trace import calls, scope_of, trace
 from spikestill.types import InputError
 
 __all__ = ["Finding", "Report", "check", "examine"]
@@ -105,31 +104,34 @@ def examine(traced: fx.GraphModule, name: str) -> Report:
 
 
 def _findings(traced: fx.GraphModule) -> Iterator[Finding]:
-    made = Counter(str(node.target) for node in calls(traced.graph) if node.op == "call_module")
+    made = Counter(_where(node) for node in calls(traced.graph) if is_activation(traced, node))
     met: Counter[str] = Counter()
     mixing = calls_that_mix_images(traced)
     for node in calls(traced.graph):
-        where = (scope_of(node) or ["(model)"])[-1]
-        operation = name_of(traced, node)
+        where, operation = _where(node), name_of(traced, node)
         if is_activation(traced, node):
             met[where] += 1
             remarks = []
-            if module_of(traced, node) is None:
+            if not is_module(traced, node):
                 remarks.append("a function: becomes a module")
-            elif made[str(node.target)] > 1:
-                remarks.append(f"call {met[where]} of {made[str(node.target)]} of one module: a neuron of its own")
-            if is_in_place(traced, node):
+            elif made[where] > 1:
+                remarks.append(f"call {met[where]} of {made[where]} of one module: a neuron of its own")
+            if node.meta.get("in_place"):
                 remarks.append("in-place")
             shared = bool(remarks) and remarks != ["in-place"]
             yield Finding(where, operation, "rewritten" if shared else "spiking", ", ".join(remarks))
         elif is_max_pool(traced, node):
             remark = "maximum of each step's spikes (max_pool='gate': of rates, exact in conversion; or 'average')"
             yield Finding(where, operation, "noted", remark)
-        elif is_functional_dropout(node):
-            yield Finding(where, operation, "noted", "a function: becomes a module, one mask for all time steps")
         elif is_dropout(traced, node):
-            yield Finding(where, operation, "noted", "one mask for all time steps")
+            written = node.meta.get("written", operation)
+            more = "" if node.meta.get("is_module", True) else "a function: becomes a module, "
+            yield Finding(where, written, "noted", f"{more}one mask for all time steps")
         elif not is_linear(traced, node):
             yield Finding(where, operation, "refused", why_refused(traced, node))
         elif node in mixing:
             yield Finding(where, operation, "refused", mixing[node])
+
+
+def _where(node: fx.Node) -> str:
+    return (scope_of(node) or ["(model)"])[-1]

@@ -7,9 +7,12 @@ import copy
 import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
+from spikestill.graph.canonical.modules import with_plain_weights
 from spikestill.graph.trace import calls, module_of
+from spikestill.graph.tracers import evaluating
 from spikestill.types import InputError
 
 __all__ = ["fold", "separate_calls"]
@@ -18,7 +21,8 @@ __all__ = ["fold", "separate_calls"]
 def fold(traced: fx.GraphModule, *, strict: bool = True) -> fx.GraphModule:
     """A copy of a graph without BatchNorm: each is folded, with its running statistics, into the layer before it.
 
-    The copy equals the original in evaluation mode up to rounding.
+    Weights that are parametrised (weight_norm, spectral_norm) become plain ones. The copy equals the original in
+    evaluation mode up to rounding.
 
     Args:
         traced: from ``trace``, or a spiking network's body.
@@ -29,6 +33,7 @@ def fold(traced: fx.GraphModule, *, strict: bool = True) -> fx.GraphModule:
             or that keeps no running statistics.
     """
     folded = copy.deepcopy(traced)
+    _settle_weights(folded)
     for node in list(calls(folded.graph)):
         norm = module_of(folded, node)
         if isinstance(norm, _BatchNorm):
@@ -65,11 +70,21 @@ def separate_calls(traced: fx.GraphModule) -> fx.GraphModule:
     return separated
 
 
+def _settle_weights(folded: fx.GraphModule) -> None:
+    """Give each layer with parametrised weights their present value as plain parameters."""
+    with evaluating(folded):
+        for path, module in list(folded.named_modules()):
+            if parametrize.is_parametrized(module):
+                folded.set_submodule(path, with_plain_weights(module))
+
+
 def _fold_into_previous(folded: fx.GraphModule, node: fx.Node, norm: _BatchNorm) -> None:
     source = node.args[0]
     layer = module_of(folded, source) if isinstance(source, fx.Node) else None
     if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear) or not isinstance(source, fx.Node):
         raise InputError(f"cannot fold '{node.target}': it does not follow a convolution or linear layer")
+    if isinstance(layer, nn.Linear) and len(source.meta["shape"]) > 2:
+        raise InputError(f"cannot fold '{node.target}': it normalises another axis than '{source.target}' leaves")
     if len(source.users) > 1 or sum(other.target == source.target for other in calls(folded.graph)) > 1:
         raise InputError(f"cannot fold '{node.target}': '{source.target}' is used elsewhere too")
     if norm.running_mean is None or norm.running_var is None:

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikestill.graph.arguments import found_in, mapped
-from spikestill.graph.operations import is_activation, is_functional_dropout
+from spikestill.graph.operations import is_activation, is_dropout
 from spikestill.graph.trace import module_of
 from spikestill.graph.tracers import evaluating
 
@@ -89,7 +89,7 @@ class _TwoBatches(fx.Interpreter):
         module = module_of(self.traced, node)
         if isinstance(module, _BatchNorm) and module.running_mean is None:
             return True
-        return is_activation(self.traced, node) or is_functional_dropout(node)
+        return is_activation(self.traced, node) or is_dropout(self.traced, node)
 
     def _call(self, node: fx.Node, change: Callable[[Tensor], Tensor]) -> Any:
         """The node's call on copies of its arguments, with ``change`` applied to the batches of images among them."""

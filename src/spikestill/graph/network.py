@@ -11,7 +11,6 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikestill.graph.cut import node_named
-from spikestill.graph.operations import is_in_place
 from spikestill.graph.rate import RateRun
 from spikestill.graph.recomputed_rates import RecomputedRateRun
 from spikestill.graph.recomputing import run_in_segments
@@ -266,8 +265,7 @@ class _TappedRun(fx.Interpreter):
         if n in self.leaves and not result.requires_grad:
             result = result.detach().requires_grad_()
         self.tapped[n] = result
-        # What comes next must not write over the value that was asked for.
-        return result.clone() if any(is_in_place(self.module, user) for user in n.users) else result  # type: ignore[arg-type]
+        return result
 
 
 def _places(body: fx.GraphModule, taps: Collection[str]) -> tuple[dict[str, fx.Node], dict[fx.Node, str]]:

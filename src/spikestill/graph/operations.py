@@ -6,60 +6,46 @@ else is an activation (becomes a neuron), a maximum (kept, with a remark), or re
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
 from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.utils import parametrize
 
+from spikestill.graph.ops import DROPOUTS, LAYERS, depends_on_input, operation_of
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF, MaxGate
 
 __all__ = [
+    "CONCATENATIONS",
+    "DROPOUTS",
+    "PRODUCTS",
+    "SCALINGS",
+    "ceiling_of",
     "is_activation",
     "is_concatenation_of",
     "is_dropout",
-    "is_functional_dropout",
-    "is_in_place",
     "is_linear",
     "is_max_pool",
+    "is_module",
     "is_watched",
+    "kind_of",
     "name_of",
     "why_refused",
 ]
 
-ACTIVATIONS: tuple[Any, ...] = (
-    *(nn.ReLU, nn.ReLU6),
-    *(functional.relu, functional.relu6, torch.relu, torch.relu_, "relu", "relu_"),
-)
-MAX_POOLS: tuple[Any, ...] = (
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, MaxGate),
-    *(functional.max_pool1d, functional.max_pool2d, functional.adaptive_max_pool2d, torch.max_pool2d),
-)
-CONCATENATIONS: tuple[Any, ...] = (torch.cat, torch.concat)
-DROPOUTS: tuple[Any, ...] = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
-LINEAR: tuple[Any, ...] = (
-    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear),
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
-    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
-    *(nn.Identity, nn.Flatten, nn.Unflatten, nn.ZeroPad2d, nn.Upsample, nn.PixelShuffle, nn.ChannelShuffle),
-    *(operator.add, operator.iadd, operator.sub, operator.neg, operator.getitem, getattr),
-    *(torch.add, torch.sub, *CONCATENATIONS, torch.flatten, torch.mean, torch.reshape, torch.permute),
-    *(torch.transpose, torch.chunk, torch.split, torch.squeeze, torch.unsqueeze, torch._assert),
-    *(functional.avg_pool2d, torch.avg_pool1d, functional.adaptive_avg_pool2d, functional.pad, functional.interpolate),
-    *("add", "add_", "sub", "view", "reshape", "flatten", "mean", "size", "contiguous", "permute", "transpose"),
-    *("chunk", "split", "squeeze", "unsqueeze", "dim"),
-)
-PRODUCTS: tuple[Any, ...] = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
-SCALINGS: tuple[Any, ...] = (*PRODUCTS, operator.truediv, torch.div, "div")
-IN_PLACE: tuple[Any, ...] = (torch.relu_, "relu_", "add_", "mul_", operator.iadd, operator.imul)
+CONCATENATIONS: tuple[Any, ...] = (torch.cat,)
+PRODUCTS: tuple[Any, ...] = (operator.mul,)
+SCALINGS: tuple[Any, ...] = (*PRODUCTS, operator.truediv)
 
-_INTEGRALS: tuple[Any, ...] = (operator.floordiv, operator.mod, operator.eq, operator.mul, operator.add)
 _NOT_PIECEWISE_LINEAR = "not a rectifier, so no firing rate can stand for it: train the ANN with ReLU"
 _NORMALISES_EACH_INPUT = "normalises by the statistics of each input, which spikes do not carry: use BatchNorm"
+_COMPUTES_WEIGHTS = "computes its weights in the forward: let a parameter, or torch.nn.utils.parametrize, give them"
 _REASONS = {
     **dict.fromkeys(("SiLU", "GELU", "ELU", "SELU", "CELU", "Mish", "Softplus", "Tanh"), _NOT_PIECEWISE_LINEAR),
     **dict.fromkeys(("Hardswish", "LeakyReLU", "PReLU", "RReLU", "Softsign", "Threshold"), _NOT_PIECEWISE_LINEAR),
@@ -70,6 +56,8 @@ _REASONS = {
         ("Softmax", "LogSoftmax", "Sigmoid", "softmax", "log_softmax", "sigmoid", "Hardsigmoid", "hardsigmoid"),
         "not linear in the signal: end the network at its logits, and use no gates inside it",
     ),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "linear", "batch_norm"), _COMPUTES_WEIGHTS),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _COMPUTES_WEIGHTS),
     **dict.fromkeys(
         ("clamp", "clamp_min", "clip", "maximum", "where", "hardtanh", "Hardtanh", "threshold"),
         "bends the signal in a way of its own: where it is a rectifier, write it as nn.ReLU or nn.ReLU6",
@@ -91,30 +79,28 @@ _REASONS = {
 
 
 def is_activation(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node becomes a neuron."""
-    return _is_among(traced, node, ACTIVATIONS)
+    """Whether a node becomes a neuron, or calls one."""
+    return _kind(node) == "activation" or isinstance(module_of(traced, node), LIF)
 
 
 def is_max_pool(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node takes maxima over windows."""
-    return _is_among(traced, node, MAX_POOLS)
+    return _kind(node) == "maximum" or isinstance(module_of(traced, node), MaxGate)
 
 
 def is_dropout(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node calls a dropout module."""
-    return _is_among(traced, node, DROPOUTS)
+    """Whether a node calls a dropout module, or drop path."""
+    return isinstance(module_of(traced, node), DROPOUTS)
 
 
-def is_functional_dropout(node: fx.Node) -> bool:
-    """Whether a node drops by a function, for which tracing has fixed whether it trains."""
-    return node.target in (functional.dropout, torch.dropout)
+def is_module(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the model has a module for an operation, whose path is then the last of its scope."""
+    return node.op == "call_module" or bool(node.meta.get("is_module"))
 
 
-def is_in_place(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node overwrites its input."""
-    module = module_of(traced, node)
-    overwrites = getattr(module, "inplace", False) or node.kwargs.get("inplace", False)
-    return bool(overwrites) or _is_among(traced, node, IN_PLACE)
+def ceiling_of(node: fx.Node) -> float:
+    """The value at which an activation saturates: 6 for ReLU6, infinity for ReLU."""
+    return float(node.args[2]) if node.target is functional.hardtanh else math.inf  # type: ignore[arg-type]
 
 
 def is_concatenation_of(node: fx.Node, known: Container[fx.Node]) -> bool:
@@ -124,16 +110,24 @@ def is_concatenation_of(node: fx.Node, known: Container[fx.Node]) -> bool:
 
 
 def is_linear(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node is linear in the signal (or computes with sizes alone), so that spikes pass it as they are."""
-    if _is_among(traced, node, LINEAR):
+    """Whether a node is linear in the signal (or of constants and sizes alone), so that spikes pass it as they are."""
+    module = module_of(traced, node)
+    if module is not None:
+        return kind_of(module) in LAYERS or isinstance(module, DROPOUTS)
+    if not depends_on_input(node):
         return True
-    given = [item for item in (*node.args, *node.kwargs.values()) if isinstance(item, fx.Node)]
-    signals = [item for item in given if "shape" in item.meta and item.op != "get_attr"]
-    if not signals:
-        return _is_among(traced, node, (*_INTEGRALS, *SCALINGS))
-    if len(signals) > 1 or not _is_among(traced, node, SCALINGS):
+    kind = _kind(node)
+    if kind in ("linear", "size"):
+        return True
+    signals = [item for item in node.args if isinstance(item, fx.Node) and depends_on_input(item)]
+    if kind not in ("product", "quotient") or len(signals) > 1:
         return False
-    return signals[0] is node.args[0] or _is_among(traced, node, PRODUCTS)
+    return kind == "product" or signals == [node.args[0]]
+
+
+def kind_of(module: nn.Module) -> type[nn.Module]:
+    """A layer's type; of one with a parametrised weight, that which it had before."""
+    return type(module).__mro__[1] if parametrize.is_parametrized(module) else type(module)
 
 
 def is_watched(module: nn.Module) -> bool:
@@ -143,25 +137,22 @@ def is_watched(module: nn.Module) -> bool:
 
 
 def name_of(traced: fx.GraphModule, node: fx.Node) -> str:
-    """What a node calls, by its own name: ``ReLU``, ``relu``, ``add``."""
+    """What a node calls, as the model has written it: ``ReLU``, ``relu_``, ``add``."""
     module = module_of(traced, node)
     if module is not None:
         return type(module).__name__
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    return str(node.meta.get("written", name))
 
 
 def why_refused(traced: fx.GraphModule, node: fx.Node) -> str:
     """Why a node cannot carry spikes, and what to do."""
-    if _is_among(traced, node, SCALINGS):
+    if _kind(node) in ("product", "quotient"):
         return "multiplies or divides by a signal, which sums of weighted spikes cannot do"
     name = name_of(traced, node)
     return _REASONS.get(name, "no rule says how spikes pass it: build it from linear layers, pooling, sums and ReLU")
 
 
-def _is_among(traced: fx.GraphModule, node: fx.Node, known: Iterable[Any]) -> bool:
-    module = module_of(traced, node)
-    if module is None:
-        return any(node.target is item or node.target == item for item in known if not isinstance(item, type))
-    if isinstance(module, LIF):
-        return known is ACTIVATIONS
-    return type(module) in [item for item in known if isinstance(item, type)]
+def _kind(node: fx.Node) -> str:
+    row = operation_of(node)
+    return "" if row is None or node.meta.get("unknown") else row.kind

@@ -25,7 +25,7 @@ from spikestill.dynamics import Normalisation, PackedSpikes, RateState, Term, mo
 from spikestill.graph.arguments import found_in, mapped
 from spikestill.graph.convolutions import KnownConvolution, spike_output
 from spikestill.graph.fusion import is_neuron
-from spikestill.graph.operations import is_in_place, is_linear
+from spikestill.graph.operations import is_linear
 from spikestill.graph.rate import Pair, RateRun, at_rates, moved, normalised_rate, repeated
 from spikestill.graph.rate_gradients import RateLinear
 from spikestill.graph.trace import module_of
@@ -203,7 +203,7 @@ class RecomputedRateRun(RateRun):
             return super()._generic(function, args, kwargs)
         if isinstance(function, _BatchNorm) and (function.training or function.running_mean is None):
             return self._by_the_whole(function, moving[0])
-        is_linear, writes = self._is_linear, is_in_place(self.module, self._node)  # type: ignore[arg-type]
+        is_linear = self._is_linear
 
         def of_steps(*parts: Tensor) -> Any:
             at_hand, steps = dict(zip(moving, parts, strict=True)), len(parts[0])
@@ -213,8 +213,7 @@ class RecomputedRateRun(RateRun):
                     return item
                 if item not in at_hand:
                     return repeated(item.rate, steps)
-                batch = at_hand[item].flatten(0, 1)
-                return batch.clone() if writes and not item.sequence.is_spare else batch
+                return at_hand[item].flatten(0, 1)
 
             made = function(*mapped(args, values), **mapped(dict(kwargs), values))
             return mapped(made, lambda value: value.unflatten(0, (steps, -1)) if isinstance(value, Tensor) else value)

@@ -1,89 +1,57 @@
-"""From an ``nn.Module`` to its graph, once; every transformation starts here."""
+"""From an ``nn.Module`` to its canonical graph, once; every transformation starts here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from spikestill.graph.tracers import SizedTracer, Tracer, evaluating, is_from_timm
+from spikestill.graph.canonical.graph_module import TracedModule
+from spikestill.graph.canonical.layers import KeyNames
+from spikestill.graph.canonical.modules import is_leaf, written_as
+from spikestill.graph.canonical.rewriting import Rewriting
+from spikestill.graph.tracers import Tracer, evaluating
 from spikestill.types import InputError
 
 __all__ = ["calls", "module_of", "scope_of", "shape_of", "trace"]
 
-_UNTRACEABLE = (fx.proxy.TraceError, TypeError, RuntimeError, AssertionError)
-"""What torch.fx raises where it cannot follow, and a ``forward`` that asserts something about its input."""
-
 
 def trace(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
-    """The graph of a model, with the shape of every value in it.
+    """The canonical graph of a model (see ``graph/ops.py``), with the shape of every value in it.
 
-    The graph shares its parameters with the model. Modules that no tracer sees through but whose insides matter here
-    are opened: timm's ``BatchNormAct2d`` into normalisation and activation, its ``ConvMlp`` into its layers.
+    The graph shares its parameters and buffers with the model, which stays as it is, and its ``state_dict`` has the
+    model's keys, but for modules that the forward does not call. The forward is followed in evaluation mode; BatchNorm,
+    dropout and drop path are modules of the graph and follow its mode.
 
     Args:
         model: any traceable module of one image batch.
         input_shape: of one image, ``(C, H, W)``.
 
     Raises:
-        InputError: if the model cannot be traced (control flow that depends on data), takes more than one input, or
-            does not run on this shape, or returns anything but one tensor.
+        InputError: for whatever the forward raises (control flow that depends on data, above all); if the model takes
+            more than one input, does not run on this shape, or returns anything but one tensor.
     """
+    name = type(model).__name__
     if isinstance(model, fx.GraphModule):
-        graph = fx.Graph()
-        graph.output(graph.graph_copy(model.graph, {}))
-        traced = fx.GraphModule(model, graph, type(model).__name__)
+        graph, values, constants = _traced_before(model, input_shape)
     else:
-        traced = _traced(model, input_shape)
-        _split_normalise_and_activate(traced)
-    inputs = [node.name for node in traced.graph.nodes if node.op == "placeholder" and not node.args]
+        graph, values, constants = _traced(model, input_shape)
+    inputs = [node.name for node in graph.nodes if node.op == "placeholder" and not node.args]
     if len(inputs) > 1:
-        raise InputError(f"{type(model).__name__} takes {len(inputs)} inputs ({', '.join(inputs)}): it must take one")
-    _propagate_shapes(traced, input_shape)
-    if _open_conv_mlps(traced):
-        _propagate_shapes(traced, input_shape)
-    _refuse_other_output(traced, type(model).__name__)
-    for node in calls(traced.graph):
-        _pass_by_position(node)
-        _leave_batch_size_open(node)
-        if node.target == "view":
-            # The same values, in whatever layout they lie: channels_last maps have no flat view.
-            node.target = "reshape"
+        raise InputError(f"{name} takes {len(inputs)} inputs ({', '.join(inputs)}): it must take one")
+    rewriting = Rewriting(graph, model, values)
+    rewriting.run()
+    _refuse_other_output(graph, values, name)
+    traced = _assembled(graph, model, rewriting, constants, name)
     traced.graph.eliminate_dead_code()
+    traced.delete_all_unused_submodules()
     traced.recompile()
+    if isinstance(model, fx.GraphModule):
+        traced.meta.update(model.meta)
+    _propagate_shapes(traced, input_shape)
     return traced
-
-
-def _traced(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
-    """The graph; where its forward asks for sizes before it goes on, that for this shape."""
-    tracer = Tracer()
-    try:
-        try:
-            graph = tracer.trace(model)
-        except _UNTRACEABLE:
-            tracer = SizedTracer(_two_images(model, input_shape))
-            graph = tracer.trace(model)
-    except _UNTRACEABLE as error:
-        raise InputError(
-            f"cannot trace '{tracer.where}' of {type(model).__name__}: {_why_untraceable(error)}; replace what depends "
-            "on the values of tensors or on the size of the batch, or wrap that part in a torch.nn module"
-        ) from error
-    return fx.GraphModule(model, graph, type(model).__name__)
-
-
-def _why_untraceable(error: BaseException) -> str:
-    line = _first_line(error)
-    return "it writes into a part of a tensor (x[...] = value)" if "item assignment" in line else line
-
-
-def _refuse_other_output(traced: fx.GraphModule, name: str) -> None:
-    (returned,) = next(node for node in traced.graph.nodes if node.op == "output").args
-    if not isinstance(returned, fx.Node) or "shape" not in returned.meta:
-        kind = "something that is no tensor" if isinstance(returned, fx.Node) else f"a {type(returned).__name__}"
-        kind = kind.replace("immutable_", "").replace("a NoneType", "None")
-        raise InputError(f"{name} returns {kind}: wrap it in a module that returns the logits [B, K] alone")
 
 
 def calls(graph: fx.Graph) -> Iterator[fx.Node]:
@@ -107,101 +75,162 @@ def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     return None if found is None else found[1:]
 
 
-def _split_normalise_and_activate(traced: fx.GraphModule) -> None:
-    """timm's BatchNormAct2d as BatchNorm2d under the same name, then its activation as a module below it."""
-    split: set[str] = set()
-    for node in list(calls(traced.graph)):
-        module = module_of(traced, node)
-        if module is None or not (is_from_timm(module, "BatchNormAct2d") or str(node.target) in split):
+def _traced(model: nn.Module, input_shape: Sequence[int]) -> tuple[fx.Graph, dict[fx.Node, Any], dict[str, Tensor]]:
+    """The graph, the value of every node, and the constants that no module holds."""
+    tracer = Tracer(_two_images(model, input_shape))
+    try:
+        graph = tracer.trace(model)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a forward raises
+        if tracer.is_computing:
+            where = "" if tracer.where == "the model" else tracer.where
+            raise _does_not_run(input_shape, error, where) from error
+        raise InputError(
+            f"cannot trace '{tracer.where}' of {type(model).__name__}: {_why_untraceable(error)}; replace what depends "
+            "on the values of tensors or on the size of the batch, or wrap that part in a torch.nn module"
+        ) from error
+    return graph, tracer.values, tracer.constants
+
+
+def _why_untraceable(error: BaseException) -> str:
+    line = _first_line(error)
+    return "it writes into a part of a tensor (x[...] = value)" if "item assignment" in line else line
+
+
+def _traced_before(
+    model: fx.GraphModule, input_shape: Sequence[int]
+) -> tuple[fx.Graph, dict[fx.Node, Any], dict[str, Tensor]]:
+    """A copy of a graph that is there already, in which modules of one function are that function."""
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(model.graph, {}))
+    for node in list(calls(graph)):
+        module = module_of(model, node)
+        if module is not None and written_as(type(module)) and not is_leaf(module, str(node.target)):
+            _open(node, module)
+    values: dict[fx.Node, Any] = {}
+    _run_watched(fx.GraphModule(model, graph, type(model).__name__), input_shape, values.__setitem__)
+    return graph, values, {}
+
+
+def _open(node: fx.Node, module: nn.Module) -> None:
+    """A module of one function as that function."""
+    path, known = str(node.target), dict[fx.Node, Any]()
+    source: Any = node.args[0] if node.args else next(iter(node.kwargs.values()))
+    with evaluating(module):
+        inner = fx.Tracer().trace(module)
+    for item in inner.nodes:
+        if item.op == "placeholder":
+            known[item] = source
+        elif item.op == "output":
+            node.replace_all_uses_with(known[item.args[0]])  # type: ignore[index]
+        else:
+            with node.graph.inserting_before(node):
+                made = node.graph.node_copy(item, known.__getitem__)
+            made.meta = {
+                key: value for key, value in node.meta.items() if key not in ("written", "is_module", "in_place")
+            }
+            made.meta["nn_module_stack"] = {**node.meta.get("nn_module_stack", {}), path: (path, type(module))}
+            known[item] = made
+    node.graph.erase_node(node)
+
+
+def _refuse_other_output(graph: fx.Graph, values: dict[fx.Node, Any], name: str) -> None:
+    (returned,) = next(node for node in graph.nodes if node.op == "output").args
+    if not isinstance(returned, fx.Node) or not isinstance(values[returned], Tensor):
+        kind = "something that is no tensor" if isinstance(returned, fx.Node) else f"a {type(returned).__name__}"
+        kind = kind.replace("immutable_", "").replace("a NoneType", "None")
+        raise InputError(f"{name} returns {kind}: wrap it in a module that returns the logits [B, K] alone")
+
+
+def _assembled(
+    graph: fx.Graph, model: nn.Module, rewriting: Rewriting, constants: dict[str, Tensor], name: str
+) -> TracedModule:
+    """The graph with its modules, under the model's names."""
+    root, layers = nn.Module(), rewriting.layers
+    given = {**rewriting.replaced, **layers.made}
+    targets = {str(node.target): node.op for node in graph.nodes if node.op in ("call_module", "get_attr")}
+    passing: set[str] = set()
+    for path in sorted(targets, key=lambda path: path.count(".")):
+        _require_free_name(path)
+        owner, attribute = _container(root, path)
+        if hasattr(owner, attribute):
             continue
-        path = str(node.target)
-        if path not in split:
-            traced.set_submodule(path, _plain_batch_norm(module))
-            split.add(path)
-        previous = node
-        for name in ("drop", "act"):
-            if hasattr(traced.get_submodule(path), name):
-                previous = _insert_call(traced, previous, f"{path}.{name}")
+        if targets[path] == "call_module":
+            owner.add_module(attribute, given.get(path) or model.get_submodule(path))
+        elif _put_tensor(owner, attribute, model, path, constants):
+            passing.add(path)
+    traced = TracedModule(root, graph, name)
+    for path in passing:  # torch.fx makes every buffer a key
+        holder, _, attribute = path.rpartition(".")
+        traced.get_submodule(holder)._non_persistent_buffers_set.add(attribute)
+    known = dict(model.named_modules(remove_duplicate=False))
+    for path, module in traced.named_modules():
+        if path in known and (not path or type(module) is nn.Module or path in layers.made):
+            module.training = known[path].training
+    for holder, keys in layers.keys.items():
+        KeyNames(keys).register(traced.get_submodule(holder))
+    return traced
 
 
-def _plain_batch_norm(module: Any) -> nn.BatchNorm2d:
-    plain = nn.BatchNorm2d(module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats)
-    plain.weight, plain.bias = module.weight, module.bias
-    for name, buffer in module.named_buffers(recurse=False):
-        setattr(plain, name, buffer)
-    for name in ("drop", "act"):
-        inner = getattr(module, name)
-        if not isinstance(inner, nn.Identity):
-            plain.add_module(name, inner)
-    return plain.train(module.training)
+def _container(root: nn.Module, path: str) -> tuple[nn.Module, str]:
+    *parts, attribute = path.split(".")
+    for part in parts:
+        if not hasattr(root, part):
+            root.add_module(part, nn.Module())
+        root = getattr(root, part)
+    return root, attribute
 
 
-def _insert_call(traced: fx.GraphModule, after: fx.Node, path: str) -> fx.Node:
-    """Put a call of the module at ``path`` between a node and its users."""
-    with traced.graph.inserting_after(after):
-        node = traced.graph.call_module(path, (after,))
-    after.replace_all_uses_with(node, delete_user_cb=lambda user: user is not node)
-    kind = type(traced.get_submodule(path))
-    node.meta["nn_module_stack"] = {**after.meta.get("nn_module_stack", {}), path: (path, kind)}
-    return node
-
-
-def _open_conv_mlps(traced: fx.GraphModule) -> bool:
-    """timm's ConvMlp as the calls that it makes for the shape it is given."""
-    found = False
-    for node in list(calls(traced.graph)):
-        module = module_of(traced, node)
-        if module is None or not is_from_timm(module, "ConvMlp"):
-            continue
-        found = True
-        path, source, least = str(node.target), node.args[0], int(module.input_kernel_size)  # type: ignore[arg-type]
-        height, width = (shape_of(source) or (0, least, least))[-2:]  # type: ignore[arg-type]
-        previous: Any = source
-        with traced.graph.inserting_before(node):
-            if height < least or width < least:
-                size = (max(least, height), max(least, width))
-                previous = traced.graph.call_function(nn.functional.adaptive_avg_pool2d, (previous, size))
-                previous.meta["nn_module_stack"] = dict(node.meta["nn_module_stack"])
-            for name in ("fc1", "act1", "drop", "fc2", "act2"):
-                inner = f"{path}.{name}"
-                previous = traced.graph.call_module(inner, (previous,))
-                kind = type(traced.get_submodule(inner))
-                previous.meta["nn_module_stack"] = {**node.meta["nn_module_stack"], inner: (inner, kind)}
-        node.replace_all_uses_with(previous)
-        traced.graph.erase_node(node)
-    return found
-
-
-def _pass_by_position(node: fx.Node) -> None:
-    """``module(input=x)`` as ``module(x)``, so that a call's signal stands in one place."""
-    if node.op == "call_module" and not node.args and len(node.kwargs) == 1:
-        node.args, node.kwargs = tuple(node.kwargs.values()), {}
-
-
-def _leave_batch_size_open(node: fx.Node) -> None:
-    """``x.view(x.size(0), ...)`` as ``x.view((-1, ...))``: the graph also runs on all time steps as one batch."""
-    if node.target not in ("view", "reshape", torch.reshape) or len(node.args) < 2:
-        return
-    source: Any = node.args[0]
-    sizes: Any = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
-    before, after = (item.meta.get("shape") for item in (source, node))
-    if not sizes or not isinstance(sizes[0], fx.Node) or not before or not after or before[0] != after[0]:
-        return
-    if len(sizes) == 1:
-        rest = after[1:]
+def _put_tensor(owner: nn.Module, name: str, model: nn.Module, path: str, constants: dict[str, Tensor]) -> bool:
+    """Put what a ``get_attr`` asks for into its place; whether it is a tensor that is no key of the ``state_dict``."""
+    if path in constants:
+        owner.register_buffer(name, constants[path], persistent=False)
+        return True
+    holder, _, attribute = path.rpartition(".")
+    source = model.get_submodule(holder)
+    value = getattr(source, attribute)
+    if isinstance(value, nn.Parameter):
+        owner.register_parameter(name, value)
+    elif isinstance(value, Tensor):
+        is_key = attribute in source._buffers.keys() - source._non_persistent_buffers_set
+        owner.register_buffer(name, value, persistent=is_key)
+        return not is_key
     else:
-        rest = tuple(after[axis] if size == -1 else size for axis, size in enumerate(sizes) if axis > 0)
-    node.args = (source, (-1, *rest))
+        setattr(owner, name, value)
+    return False
+
+
+def _require_free_name(path: str) -> None:
+    first = path.partition(".")[0]
+    if hasattr(fx.GraphModule, first) or first in ("meta", "_graph", "_code"):
+        raise InputError(f"a module of the model is named '{first}', which a traced graph needs for itself: rename it")
 
 
 def _propagate_shapes(traced: fx.GraphModule, input_shape: Sequence[int]) -> None:
     """Run two empty images through the graph, in evaluation mode, and note each value's shape."""
+
+    def note(node: fx.Node, value: Any) -> None:
+        node.meta.pop("shape", None)
+        if isinstance(value, Tensor):
+            node.meta["shape"] = tuple(value.shape)
+
+    _run_watched(traced, input_shape, note)
+
+
+def _run_watched(traced: fx.GraphModule, input_shape: Sequence[int], note: Callable[[fx.Node, Any], None]) -> None:
+    """Run two empty images through a graph, in evaluation mode, and show every node with its value."""
     try:
         with evaluating(traced), torch.no_grad():
-            _ShapeRun(traced).run(_two_images(traced, input_shape))
+            _WatchedRun(traced, note).run(_two_images(traced, input_shape))
     except Exception as error:
-        shape = "x".join(str(size) for size in input_shape)
-        raise InputError(f"the model does not run on images of {shape}: {_first_line(error)}") from error
+        raise _does_not_run(input_shape, error) from error
+
+
+def _does_not_run(input_shape: Sequence[int], error: BaseException, where: str = "") -> InputError:
+    shape = "x".join(str(size) for size in input_shape)
+    place = f"in '{where}', " if where else ""
+    return InputError(f"the model does not run on images of {shape}: {place}{_first_line(error)}")
 
 
 def _two_images(model: nn.Module, input_shape: Sequence[int]) -> Tensor:
@@ -209,11 +238,14 @@ def _two_images(model: nn.Module, input_shape: Sequence[int]) -> Tensor:
     return torch.zeros((2, *input_shape), dtype=parameter.dtype, device=parameter.device)
 
 
-class _ShapeRun(fx.Interpreter):
+class _WatchedRun(fx.Interpreter):
+    def __init__(self, traced: fx.GraphModule, note: Callable[[fx.Node, Any], None]) -> None:
+        super().__init__(traced)
+        self._note = note
+
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if isinstance(result, torch.Tensor):
-            n.meta["shape"] = tuple(result.shape)
+        self._note(n, result)
         return result
 
 

@@ -4,5 +4,17 @@ from spikestill.nn.encoders import Direct, Encoder, Events, Poisson
 from spikestill.nn.maximum import MaxGate
 from spikestill.nn.neurons import IF, LIF
 from spikestill.nn.quantised import ClipFloorShift, clip_floor_shift
+from spikestill.nn.stochastic_depth import StochasticDepth
 
-__all__ = ["IF", "LIF", "ClipFloorShift", "Direct", "Encoder", "Events", "MaxGate", "Poisson", "clip_floor_shift"]
+__all__ = [
+    "IF",
+    "LIF",
+    "ClipFloorShift",
+    "Direct",
+    "Encoder",
+    "Events",
+    "MaxGate",
+    "Poisson",
+    "StochasticDepth",
+    "clip_floor_shift",
+]
