@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from spikestill.files import expanded
 from spikestill.recipes import DistillRecipe, Recipe
 from spikestill.runs import NETWORKS
 from spikestill.train.teachers import PUBLISHED, names_model
@@ -27,7 +28,7 @@ def check_folder(recipe: Recipe) -> None:
         if folder.is_relative_to(other) or other.is_relative_to(folder):
             raise InputError(_complaint(recipe, folder, what, path))
     for what, path in _data(recipe):
-        if path.expanduser().resolve().is_relative_to(folder):
+        if expanded(path).resolve().is_relative_to(folder):
             raise InputError(_complaint(recipe, folder, what, path))
 
 
