@@ -1,9 +1,9 @@
 """``python -m tests.robustness.locks``: many processes that want the same runs, and are killed again and again.
 
-Each process goes through all runs in nearly the same order. It takes a run's lock, with or without waiting, makes the run
-if it is not finished, and sometimes leaves the folder empty, as a training does that is refused. Meanwhile all of them
-write one shared file. Processes are killed with SIGKILL at random times, and others take their place. Two processes in
-one run at a time, a run that is made twice, and a shared file that is not whole are faults.
+Each process goes through all runs, in nearly the same order as the others. It takes a run's lock, with or without
+waiting, makes the run if it is not finished, and sometimes leaves the folder empty, as a training does that is refused.
+Meanwhile all of them write one shared file. Processes are killed with SIGKILL at random times, and others take their
+place. Two processes in one run at a time, a run that is made twice, and a shared file that is not whole are faults.
 """
 
 from __future__ import annotations
