@@ -1,9 +1,9 @@
 """``python -m tests.robustness.locks``: many processes that want the same runs, and are killed again and again.
 
-Each process goes through all runs in an order of its own. It takes a run's lock, with or without waiting, makes the run
-if it is not finished, and sometimes leaves the folder empty, as a training does that is refused. Meanwhile all of them
-write one shared file. Processes are killed with SIGKILL at random times, and others take their place. Two processes in
-one run at a time, a run that is made twice, and a shared file that is not whole are faults.
+Each process goes through all runs, in nearly the same order as the others. It takes a run's lock, with or without
+waiting, makes the run if it is not finished, and sometimes leaves the folder empty, as a training does that is refused.
+Meanwhile all of them write one shared file. Processes are killed with SIGKILL at random times, and others take their
+place. Two processes in one run at a time, a run that is made twice, and a shared file that is not whole are faults.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ __all__ = ["Tally", "main", "run_locks"]
 
 _LONGEST_LIFE = 0.4
 """Seconds after which a process is killed at the latest."""
+_APART = 4
+"""How many runs two processes are apart at most, of those that none has made yet."""
 _SHARED_BYTES = 100_000
 
 
@@ -99,9 +101,10 @@ def _faults(folder: Path) -> list[str]:
 
 
 def _work(folder: Path, runs: int, seed: int) -> None:
-    """What one process does: all runs, in an order of its own."""
+    """What one process does: all runs, in nearly the same order as the others."""
     draw = random.Random(seed)
-    for number in draw.sample(range(runs), runs):
+    # All of them are near the same run at a time: those who wait for its lock meet those who come anew.
+    for number in sorted(range(runs), key=lambda number: number + draw.uniform(0, _APART)):
         run = Run(folder / "runs" / str(number))
         if run.finished:
             continue

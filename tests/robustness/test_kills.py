@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,18 @@ def test_runs_are_compared_but_for_their_clocks(tmp_path: Path) -> None:
     (second / "result.json").write_text(result.replace("0.87", "0.88"))
     (second / "student.safetensors").write_bytes(b"")
     assert differing(first, second) == ["student.safetensors", "result.json"]
+
+
+def test_where_runs_lie_is_no_difference_between_them(tmp_path: Path) -> None:
+    """A result names the networks that its run comes from, which lie beside it."""
+    runs = []
+    for name in ("reference", "run-0"):
+        folder = Path(folders.student(tmp_path / name / "run", recorded=folders.evidence(), out=""))
+        result = json.loads((folder / "result.json").read_text())
+        result["origins"] = [{"name": str(folder.parent / "teacher"), "validation_accuracy": 0.5}]
+        (folder / "result.json").write_text(json.dumps(result))
+        runs.append(folder)
+    assert differing(*runs) == []
+    text = (runs[1] / "result.json").read_text()
+    (runs[1] / "result.json").write_text(text.replace('"validation_accuracy": 0.5', '"validation_accuracy": 0.6'))
+    assert differing(*runs) == ["result.json"]

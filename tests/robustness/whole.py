@@ -73,7 +73,7 @@ def _figures(path: Path) -> list[dict[str, str]]:
 
 
 def _result(path: Path) -> dict[str, Any]:
-    return {name: value for name, value in json.loads(path.read_text()).items() if name not in _CLOCKS}
+    return {name: value for name, value in json.loads(_content(path)).items() if name not in _CLOCKS}
 
 
 def _mapping(value: object) -> None:
