@@ -232,6 +232,7 @@ def test_what_has_no_form_is_refused(function: Callable[[Any, Tensor], Tensor]) 
     assert check(net, SHAPE).refused
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @settings(max_examples=40, deadline=None)
 @given(
     kernel=st.integers(1, 3),

@@ -42,7 +42,8 @@ def calls_that_mix_images(traced: fx.GraphModule) -> dict[fx.Node, str]:
         try:
             run.run(images)
         except _OneBatchSizeError as found:
-            run.found[found.node] = _FIXED
+            if found.node in run.tried or not run.found:  # else it fails for what was found before it
+                run.found[found.node] = _FIXED
     return run.found
 
 
@@ -58,6 +59,7 @@ class _TwoBatches(fx.Interpreter):
         self.traced = traced
         self.found: dict[fx.Node, str] = {}
         self.apart: set[fx.Node] = set()  # whose value has an entry an image, each of which depends on that image alone
+        self.tried: set[fx.Node] = set()  # which read such a value
         self._generator = torch.Generator().manual_seed(0)
 
     def noise(self, like: Tensor) -> Tensor:
@@ -69,7 +71,11 @@ class _TwoBatches(fx.Interpreter):
             self.apart.add(n)
             return super().run_node(n)
         if n.op not in ("call_module", "call_function", "call_method") or not images:
-            return super().run_node(n)
+            try:
+                return super().run_node(n)
+            except Exception as error:
+                raise _OneBatchSizeError(n) from error
+        self.tried.add(n)
         try:
             result = self._call(n, torch.clone)
         except Exception as error:

@@ -52,7 +52,7 @@ class Rewriting:
                 continue
             if node.op == "placeholder" or (
                 isinstance(self.values[node], Tensor | tuple | list)
-                and any(item in self._signals for item in found_in((node.args, node.kwargs), fx.Node))
+                and any(self._depends_on_images(item) for item in found_in((node.args, node.kwargs), fx.Node))
             ):
                 self._signals.add(node)
             if node.op in ("call_module", "call_function", "call_method"):
@@ -66,6 +66,10 @@ class Rewriting:
             node.meta["depends_on_input"] = node in self._signals
             stack = node.meta.get("nn_module_stack", {})
             node.meta["nn_module_stack"] = {key: (path, _name_of(kind)) for key, (path, kind) in stack.items()}
+
+    def _depends_on_images(self, item: fx.Node) -> bool:
+        """Whether a node is a signal, or counts the images."""
+        return item in self._signals or (item.op != "get_attr" and self._counts_images(item))
 
     def _current(self, leaf: Any) -> Any:
         return self._now.get(leaf, leaf) if isinstance(leaf, fx.Node) else leaf
@@ -145,7 +149,7 @@ class Rewriting:
         )
 
     def _counts_images(self, node: fx.Node) -> bool:
-        return not isinstance(self.values[node], Tensor)
+        return not isinstance(self.values[node], Tensor | tuple | list)
 
     def _sizes_of(self, node: fx.Node) -> None:
         source: Any = node.args[0]
