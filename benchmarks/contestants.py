@@ -62,7 +62,7 @@ class Contestant(ABC):
 
     def __init__(self, ann: nn.Module, setting: Setting, *, training: bool = True) -> None:
         self.setting, self.timesteps = setting, setting.timesteps
-        source = copy.deepcopy(ann) if training or not self.folds else folded(ann, setting)
+        source = copy.deepcopy(ann) if training or not self.folds else folded(ann)
         network = self.network(source).to(setting.device).to(memory_format=torch.channels_last)
         self.net = network.train(training)
         self.run: Callable[[Tensor], Tensor] = torch.compile(self.net) if self.compiled else self.net

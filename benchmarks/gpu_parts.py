@@ -4,95 +4,29 @@ from __future__ import annotations
 
 import argparse
 import copy
-import gc
 import itertools
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-import spikestill as ss
 from benchmarks import networks
 from benchmarks.check import check
 from benchmarks.contestants import Contestant, create
+from benchmarks.gpu_job import Job
+from benchmarks.gpu_kernels import compare_kernels
 from benchmarks.gpu_record import Record
+from benchmarks.gpu_resnet18 import train_resnet18
 from benchmarks.measure import interleaved, peak_memory, spread
-from benchmarks.setting import Setting
-from spikestill.dynamics import NeuronRule, plain
-from spikestill.dynamics.backend import passes_for
-from spikestill.dynamics.layout import Channels, FlatTerm
 from spikestill.runs import environment
 
 __all__ = ["run"]
-
-_TIMING = {"seconds": 3.0, "least": 5, "most": 30}
-_TOY_TIMING = {"seconds": 0.0, "least": 1, "most": 1}
-
-
-@dataclass
-class Job:
-    """What a part is given.
-
-    Attributes:
-        part: its name.
-        record: where it writes.
-        device: cuda or cpu.
-        toy: whether it only has to run.
-        batch: images a batch.
-        data: what ResNet-18 is trained on.
-        end: of its time, by ``time.monotonic``.
-    """
-
-    part: str
-    record: Record
-    device: str
-    toy: bool
-    batch: int
-    data: str
-    end: float
-
-    @property
-    def left(self) -> float:
-        """Seconds."""
-        return self.end - time.monotonic()
-
-    @property
-    def timing(self) -> dict[str, Any]:
-        """Of ``interleaved``."""
-        return _TOY_TIMING if self.toy else _TIMING
-
-    def setting(self, network: str, timesteps: int) -> Setting:
-        """A comparison's conditions: bf16."""
-        size = {"batch": 4, "width": 1 / 16, "image_size": 8} if self.toy else {"batch": self.batch}
-        return Setting(network, timesteps, "bf16", device=self.device, **size)
-
-    @contextmanager
-    def attempt(self, name: str) -> Iterator[None]:
-        """Something that may fail, which is then written down; what it held in memory is let go."""
-        try:
-            yield
-        except Exception as error:
-            said = str(error).strip().splitlines()
-            self.record.fail(self.part, name, f"{type(error).__name__}: {said[0] if said else ''}")
-        gc.collect()
-        if self.device == "cuda":
-            torch.cuda.empty_cache()
-
-    def has_time(self, name: str, seconds: float = 0.0) -> bool:
-        """Whether so many seconds are left; if not, that is written down."""
-        if self.left > (0.0 if self.toy else seconds):
-            return True
-        self.record.fail(self.part, name, "no time was left")
-        return False
 
 
 def run(part: str, options: argparse.Namespace, record: Record) -> None:
@@ -115,94 +49,6 @@ def _environment() -> dict[str, Any]:
     if torch.cuda.is_available():
         described["cuda"] = torch.version.cuda
     return described
-
-
-def _kernels(job: Job) -> None:
-    """The speed of the fused passes, then their spikes, rates, eligibilities and gradients against the plain ones."""
-    neurons, channels = (96, 4) if job.toy else (64 * 1024, 64)
-    rules = [
-        NeuronRule(reset, order, detach)  # type: ignore[arg-type]
-        for reset, order, detach in itertools.product(
-            ("soft", "hard"), ("reset-then-leak", "leak-then-subtract"), (True, False)
-        )
-    ]
-    dtypes = (torch.float32, torch.bfloat16) if job.device == "cpu" else (torch.float32, torch.bfloat16, torch.float16)
-    layouts = {"channels_last": Channels(channels, 1), "contiguous": Channels(channels, neurons // channels)}
-    for timesteps in (4, 16):
-        with job.attempt(f"speed, T = {timesteps}"):
-            _speed(job, timesteps)
-    for rule, dtype, timesteps in itertools.product(rules[:2] if job.toy else rules, dtypes, (4, 7)):
-        how = f"{rule.reset}, {rule.order}, {'detached' if rule.detach_reset else 'kept'}"
-        name = f"{str(dtype).removeprefix('torch.')}, T = {timesteps}, {how}"
-        if not job.has_time(name):
-            return
-        with job.attempt(name):
-            worst = [_difference(job, rule, dtype, timesteps, neurons, layout) for layout in layouts.values()]
-            values = {column: max(one[column] for one in worst) for column in worst[0]}
-            job.record.add(job.part, name, **values)
-
-
-def _difference(
-    job: Job, rule: NeuronRule, dtype: torch.dtype, timesteps: int, neurons: int, channels: Channels
-) -> dict[str, float]:
-    """Numbers of spikes that differ, and the largest differences of the rest relative to the largest value."""
-    torch.manual_seed(timesteps)
-    terms = [
-        FlatTerm(
-            values, torch.rand(channels.count).to(job.device) + 0.3, torch.randn(channels.count).to(job.device) / 2
-        )
-        for values in (torch.randn(timesteps, neurons).to(job.device, dtype) for _ in range(2))
-    ]
-    leak, threshold = torch.tensor([0.7, 1.2]).to(job.device).unbind()
-    by_spikes = torch.randn(timesteps, neurons).to(job.device, dtype)
-    fused = passes_for(terms[0].values, rule)
-    if fused is plain:
-        raise RuntimeError("there are no fused passes for this")
-    neuron, found = (leak, threshold, timesteps, rule), []
-    for backend in (fused, plain):
-        spikes, last = backend.spikes(terms, channels, None, *neuron)
-        rates = backend.rate(terms, channels, None, *neuron, True)
-        back = backend.spikes_backward(by_spikes, None, terms, channels, None, *neuron, True)
-        found.append((spikes, last, rates, back))
-    (spikes, last, rates, back), (spikes_, last_, rates_, back_) = found
-    return {
-        "spikes": spikes.numel(),
-        "differing": int((spikes != spikes_).sum()) + int((rates[0] != rates_[0]).sum()),
-        "potentials": _relative([last], [last_]),
-        "rates": _relative(rates[1:], rates_[1:]),
-        "gradients": _relative(back, back_),
-    }
-
-
-def _relative(ours: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> float:
-    worst = 0.0
-    for one, other in zip(ours, others, strict=True):
-        if one is not None and other is not None:
-            largest = float(other.double().abs().max().clamp(min=1e-12))
-            worst = max(worst, float((one.double() - other.double()).abs().max()) / largest)
-    return worst
-
-
-def _speed(job: Job, timesteps: int) -> None:
-    """Of the neurons' pass under rate gradients in bf16: the bytes that it must move, over its time; and a copy's."""
-    neurons = 512 if job.toy else 16 * 2**20
-    values = torch.randn(timesteps, neurons, device=job.device).to(torch.bfloat16)
-    channels, rule = Channels(64, 1), NeuronRule()
-    terms = [FlatTerm(values, torch.ones(64, device=job.device), torch.zeros(64, device=job.device))]
-    leak, threshold = torch.tensor([0.5, 1.0]).to(job.device).unbind()
-    target = torch.empty_like(values)
-    works: dict[str, Callable[[], object]] = {
-        "rate": lambda: passes_for(values, rule).rate(terms, channels, None, leak, threshold, timesteps, rule, False),
-        "copy": lambda: target.copy_(values),
-    }
-    moved = {"rate": 4 * timesteps * neurons + 6 * neurons, "copy": 4 * timesteps * neurons}
-    for work in works.values():
-        work()
-    for name, times in interleaved(works, job.device, **job.timing).items():
-        seconds = spread(times)["median"]
-        job.record.add(
-            "speed of the kernels", f"{name}, T = {timesteps}", ms=1e3 * seconds, GB_per_s=moved[name] / seconds / 1e9
-        )
 
 
 def _timesteps(job: Job) -> tuple[int, ...]:
@@ -346,86 +192,6 @@ def _fastest(job: Job) -> None:
         _compared(job, "inference", "vgg", 2 if job.toy else 4, [name], 20.0)
 
 
-def _resnet18(job: Job) -> None:
-    """ResNet-18 at CIFAR size for a while, and from its weights a student of four steps guided by it.
-
-    Half of the time each; the learning rate rises for a fifth of it and then falls to zero. Each is tested once, with
-    its last weights.
-    """
-    from spikestill.data import Augmentation, Batches, load
-
-    data = load(job.data, validation=0)
-    channels, size, _ = data.input_shape
-    options: dict[str, Any] = {"width": 1 / 16} if job.toy else {}
-    ann = ss.models.create(
-        "resnet18", num_classes=data.num_classes, in_channels=channels, image_size=size, stem="cifar", **options
-    )
-    ann = ann.to(job.device).to(memory_format=torch.channels_last)
-    batch = 32 if job.toy else 256
-    common: dict[str, Any] = {"mean": data.mean, "std": data.std, "device": job.device}
-    varied = Augmentation(crop=size // 8, flip=job.data != "digits")
-    batches = Batches(data.train, batch_size=batch, shuffle=True, augmentation=varied, drop_last=True, **common)
-    test = Batches(data.test, batch_size=batch, **common)
-    seconds = job.left / 2 - (0 if job.toy else 6)
-    for name in ("ann", "student"):
-        network, teacher = ann, None
-        if name == "student":
-            teacher = copy.deepcopy(ann).eval()
-            network = ss.to_spiking(ann, neuron=ss.LIF(0.2), timesteps=4, gradient="rate", input_shape=data.input_shape)
-            network = network.to(job.device).to(memory_format=torch.channels_last)
-        steps, spent = _trained(job, network, teacher, batches, seconds)
-        values = {"epochs": steps * batch / len(data.train), "steps": steps, "seconds": spent}
-        values |= {"images_per_s": steps * batch / spent, "test_accuracy": _accuracy(job, network, test)}
-        job.record.add(job.part, f"{name}, {job.data.split('/')[-1]}", **values)
-
-
-def _trained(
-    job: Job, network: nn.Module, teacher: nn.Module | None, batches: Any, seconds: float
-) -> tuple[int, float]:
-    """Trains until so many seconds are over: how many steps, and how long."""
-    peak = 0.4 if teacher is None else 0.05
-    optimiser = torch.optim.SGD(network.parameters(), lr=peak, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    network.train()
-    began, steps = time.monotonic(), 0
-    while True:
-        for images, labels in batches:
-            share = 1.0 if job.toy and steps else (time.monotonic() - began) / max(seconds, 1e-3)
-            if share >= 1:
-                if job.device == "cuda":
-                    torch.cuda.synchronize()
-                return steps, time.monotonic() - began
-            for group in optimiser.param_groups:
-                group["lr"] = peak * min(share / 0.2, (1 - share) / 0.8)
-            optimiser.zero_grad()
-            with torch.autocast(job.device, torch.bfloat16):
-                logits = network(images)
-                guide = None if teacher is None else _asked(teacher, images)
-            loss = functional.cross_entropy(logits.float(), labels, label_smoothing=0.1 if teacher is None else 0.0)
-            if guide is not None:
-                loss = loss + 0.3 * 9 * functional.kl_div(
-                    (logits.float() / 3).log_softmax(1), (guide.float() / 3).softmax(1), reduction="batchmean"
-                )
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-            optimiser.step()
-            steps += 1
-
-
-@torch.no_grad()
-def _asked(network: nn.Module, images: Tensor) -> Tensor:
-    return network(images)
-
-
-def _accuracy(job: Job, network: nn.Module, batches: Any) -> float:
-    network.eval()
-    right = total = 0
-    for images, labels in batches:
-        with torch.autocast(job.device, torch.bfloat16):
-            right += int((_asked(network, images).argmax(1) == labels).sum())
-        total += len(labels)
-    return right / total
-
-
 def _tests(job: Job) -> None:
     """The tests of the Triton kernels, which run on a GPU if there is one; they need pytest and hypothesis."""
     root = Path(__file__).resolve().parents[1]
@@ -446,12 +212,12 @@ def _tests(job: Job) -> None:
 
 
 _PARTS: dict[str, Callable[[Job], None]] = {
-    "kernels": _kernels,
+    "kernels": compare_kernels,
     "training": _training,
     "memory": _memory,
     "graphs": _graphs,
     "inference": _inference,
-    "resnet18": _resnet18,
+    "resnet18": train_resnet18,
     "fastest": _fastest,
     "tests": _tests,
 }

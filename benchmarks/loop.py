@@ -16,9 +16,12 @@ import torch
 
 from spikestill.recipes import DistillRecipe, NetworkDescription, load
 from spikestill.runs import Run
+from spikestill.train.callbacks import Journal
 from spikestill.train.learner import Learner
 from spikestill.train.loaders import load_data, make_batches, resolve_device
 from spikestill.train.loop import _fit, _learner
+from spikestill.train.processes import ALONE
+from spikestill.train.provenance import Provenance
 
 EPOCHS, ROUNDS, BATCH = 6, 5, 32
 
@@ -52,7 +55,9 @@ def _seconds(folder: Path, bare: bool) -> float:
             _bare_epoch(learner, validation)
     else:
         run = Run.refuse_used(folder, resume=False, overwrite=False)
-        _fit(recipe, run, learner, batches, validation, device, resume=False)
+        made_from = Provenance.of(recipe, data)
+        journal = Journal(run, recipe.checkpoint_minutes, device, made_from, data.unreadable, ALONE)
+        _fit(recipe, run, learner, journal, batches, validation, device, resume=False)
     return (time.perf_counter() - began) / (EPOCHS * len(batches))
 
 

@@ -10,11 +10,11 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch import fx, nn
+from torch import nn
+from torch.fx.experimental.optimization import fuse
 
 import spikestill as ss
 from benchmarks.setting import LEAK, THRESHOLD, Setting
-from spikestill.graph import fold, trace
 
 __all__ = ["NETWORKS", "create", "exact", "folded", "replaced"]
 
@@ -54,9 +54,12 @@ def exact(ann: nn.Module) -> nn.Module:
     return network
 
 
-def folded(ann: nn.Module, setting: Setting) -> fx.GraphModule:
-    """A copy in evaluation mode whose BatchNorms are folded into the convolutions before them."""
-    return fold(trace(copy.deepcopy(ann).eval(), (3, setting.image_size, setting.image_size)))
+def folded(ann: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose BatchNorms are folded into the convolutions before them, by torch's own pass.
+
+    Its activations and poolings stay modules, which the peers replace by theirs.
+    """
+    return fuse(copy.deepcopy(ann).eval())
 
 
 def replaced(ann: nn.Module, replacement: Callable[[str, nn.Module], nn.Module | None]) -> nn.Module:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sized
 from contextvars import ContextVar
 from typing import TypeVar
 
+from spikestill.text import visible
+
 __all__ = ["Progress", "duration", "tracked"]
 
 Item = TypeVar("Item")
@@ -35,7 +37,7 @@ class Progress:
 
     def __init__(self, title: str, total: int | None, unit: str = "images") -> None:
         self._title, self._total, self._unit = title, total, unit
-        self._live = sys.stderr.isatty()
+        self._live = sys.stderr is not None and sys.stderr.isatty()
         self._speaks = _is_first()
         self._begun = time.monotonic()
         self._shown: float | None = None
@@ -54,6 +56,7 @@ class Progress:
         if self._total is not None:
             left = "" if last else f", {duration(passed * (self._total - done) / max(done, 1))} left"
             text = f"{self._title}: {done} of {self._total} {self._unit}{left}"
+        text = visible(text)
         if self._live:
             print(f"\r{text}\x1b[K", end="\n" if last else "", file=sys.stderr, flush=True)
         else:

@@ -29,11 +29,26 @@ import torch
 import yaml
 from torch import Tensor
 
-from spikestill.files import is_partial, write_atomically, writing
+from spikestill.files import is_partial, lock_path, open_folder, regular, write_atomically, writing
 from spikestill.types import InputError
-from spikestill.values import is_plain, read_yaml
+from spikestill.values import is_plain, read_yaml, require_shallow
 
-__all__ = ["HeldError", "Run", "environment", "read_weights", "write_weights"]
+__all__ = [
+    "NETWORKS",
+    "WITHOUT_MEANING",
+    "HeldError",
+    "Run",
+    "environment",
+    "read_metadata",
+    "read_weights",
+    "write_weights",
+]
+
+WITHOUT_MEANING = ("out", "device", "devices", "strategy", "checkpoint_minutes", "workers", "logger")
+"""Fields of a recipe that say where and how a training runs, not what it computes: a resume may change them."""
+
+NETWORKS = ("teacher", "source", "start")
+"""Fields of a recipe that name another network: a run folder, a file of weights or a model."""
 
 _FILES = (
     "recipe.yaml",
@@ -51,6 +66,9 @@ _FILES = (
 
 _OF_LOGGERS = ("tensorboard", "wandb")
 """Folders in which live loggers keep what they have shown."""
+
+
+_METADATA = "spikestill"
 
 
 class HeldError(InputError):
@@ -77,7 +95,8 @@ class Run:
             overwrite: an earlier run may be replaced.
 
         Raises:
-            InputError: when the folder holds a run, or other files, and no permission covers that.
+            InputError: when the folder holds a run, or other files, and no permission covers that; and for a run that
+                goes on and has a link in it which would be followed.
         """
         run = cls(Path(folder))
         if run.folder.exists() and not run.folder.is_dir():
@@ -87,6 +106,8 @@ class Run:
             return run
         if not (run.folder / "recipe.yaml").exists():
             raise InputError(f"{run.folder} is neither empty nor a run folder: choose another --out")
+        if not overwrite:
+            run._check_links()
         if not (resume or overwrite):
             state = "a finished run" if run.finished else "an unfinished run"
             way_out = "continue it with --resume, replace it with --overwrite, or choose another --out"
@@ -154,27 +175,28 @@ class Run:
         if sys.platform == "win32" or self.folder.is_file():  # a file is refused where the folder is looked into
             yield True
             return
-        import fcntl
-
         new = [folder for folder in self.folder.parents if not folder.exists()]
         with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.folder, os.O_RDONLY)
-        free = True
+            handle = lock_path(self.folder, lambda: open_folder(self.folder), wait=wait)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                free = False
-            except OSError:
-                pass
-            yield free
+            yield handle is not None
         finally:
-            os.close(handle)
-            if free:
+            if handle is not None:
                 with contextlib.suppress(OSError):  # only where nothing was written into it
                     for folder in (self.folder, *new):
-                        folder.rmdir()
+                        folder.rmdir()  # while the lock is held: whoever waits for it finds that the folder is gone
+                os.close(handle)
+
+    def _check_links(self) -> None:
+        """Refuse links out of the folder where files are not written under a temporary name and renamed."""
+        written_into = (self.checkpoints, *(self.folder / name for name in (*_OF_LOGGERS, "mlflow.db")))
+        inside = self.folder.resolve()
+        for place in written_into:
+            for path in (place, *(() if place.is_symlink() else place.rglob("*"))):
+                if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                    raise InputError(
+                        f"{path} is a link that leads out of the run folder: remove it, nothing follows it"
+                    )
 
     def clear(self) -> None:
         """Remove an earlier run's files; anything else in the folder stays, and what a link in it leads to.
@@ -193,8 +215,17 @@ class Run:
             (self.folder / recipe).unlink(missing_ok=True)
 
     def write_text(self, name: str, text: str) -> None:
-        """Write one text file atomically."""
-        write_atomically(self.folder / name, text.encode())
+        """Write one text file atomically.
+
+        Raises:
+            InputError: when it cannot be written, and for a name in it that is not valid UTF-8.
+        """
+        try:
+            content = text.encode()
+        except UnicodeEncodeError as error:
+            culprit = ascii(text[max(error.start - 20, 0) : error.end + 20])
+            raise InputError(f"cannot write {name}: a name is not valid UTF-8 (near {culprit}): rename it") from error
+        write_atomically(self.folder / name, content)
 
     def write_json(self, name: str, value: Mapping[str, Any], indent: int | None = 2) -> None:
         """Write one JSON file atomically; without an ``indent``, all in one line."""
@@ -240,16 +271,22 @@ class Run:
         """
         path = self.folder / name
         try:
-            with path.open(newline="", encoding="utf-8") as file:
+            with regular(path).open(newline="", encoding="utf-8") as file:
                 return list(csv.DictReader(file))
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         except (ValueError, csv.Error) as error:
             raise InputError(f"{path} is damaged: {error}") from error
 
-    def write_network(self, kind: str, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    def write_network(
+        self,
+        kind: str,
+        state: Mapping[str, Tensor],
+        description: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write weights (``<kind>.safetensors``) and what rebuilds their network (``<kind>.json``)."""
-        write_weights(self.folder / f"{kind}.safetensors", state)
+        write_weights(self.folder / f"{kind}.safetensors", state, metadata)
         self.write_json(f"{kind}.json", description)
 
     def read_weights(self) -> dict[str, Tensor]:
@@ -263,7 +300,7 @@ class Run:
     def _read(self, name: str, parse: Callable[[str], Any]) -> dict[str, Any]:
         path = self.folder / name
         try:
-            value = parse(path.read_text(encoding="utf-8"))
+            value = require_shallow(parse(regular(path).read_text(encoding="utf-8")))
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         except (ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
@@ -273,8 +310,13 @@ class Run:
         return value
 
 
-def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+def write_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
     """Write tensors as safetensors, atomically.
+
+    Args:
+        path: of the file.
+        state: the tensors by name.
+        metadata: plain values about them, which :func:`read_metadata` gives back.
 
     Raises:
         InputError: when the disk is full or the folder cannot be written.
@@ -283,7 +325,9 @@ def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
 
     # Safetensors refuses aliased and strided tensors; a copy per tensor makes channels_last weights plain.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    write_atomically(path, save(plain))
+    # Under one key: safetensors writes several in an order that differs from process to process.
+    told = None if metadata is None else {_METADATA: json.dumps(dict(metadata))}
+    write_atomically(path, save(plain, told))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -296,9 +340,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        return load_file(regular(path))
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What :func:`write_weights` was told about the weights; nothing of files without it.
+
+    Raises:
+        InputError: when the file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(regular(path), framework="pt") as file:
+            found = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        raise InputError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
+    return found if isinstance(found, dict) else {}
 
 
 def environment() -> dict[str, Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-__all__ = ["is_plain", "read_yaml", "record_of", "value_of_type"]
+__all__ = ["is_plain", "read_yaml", "record_of", "require_shallow", "unusable_values", "value_of_type"]
 
 Record = TypeVar("Record")
 
@@ -18,6 +18,8 @@ _LARGEST = 2**63
 """For whole numbers: no size, count or seed is larger."""
 _MOST_VALUES = 100_000
 """In a YAML file, those that its aliases repeat included."""
+_DEEPEST = 64
+_LONGEST_TEXT = 65536
 
 
 def read_yaml(text: str) -> Any:
@@ -46,6 +48,51 @@ def _count(node: yaml.Node | None, known: dict[int, float]) -> float:
         inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
         known[id(node)] = 1 + sum(_count(entry, known) for entry in inner)
     return known[id(node)]
+
+
+def require_shallow(value: Any) -> Any:
+    """``value``, if it is not nested so deeply that whoever walks through it would fail.
+
+    Raises:
+        ValueError: for more than 64 levels.
+    """
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner = (entry.values() if isinstance(entry, Mapping) else entry for entry in level)
+        level = [part for parts in inner if isinstance(parts, list | tuple | type({}.values())) for part in parts]
+        if not level:
+            return value
+    raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
+
+
+def unusable_values(value: Any, name: str = "") -> Iterator[str]:
+    """What no option can be, whatever it means, a phrase each: with the values of dataclasses, lists and mappings.
+
+    Args:
+        value: of an option, or of all of them.
+        name: of the option, as the phrase begins with.
+    """
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from unusable_values(entry, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        for index, entry in enumerate(value):
+            yield from unusable_values(entry, f"{name}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{name} must be a finite number, not {value}"
+    elif isinstance(value, int) and abs(value) >= _LARGEST:
+        yield f"{name} must lie between -2^63 and 2^63, not {_short(value)}"
+    elif isinstance(value, str) and "\0" in value:
+        yield f"{name} holds a NUL character"
+    elif isinstance(value, str) and len(value) > _LONGEST_TEXT:
+        yield f"{name} has {len(value):,} characters, more than {_LONGEST_TEXT:,}"
+
+
+def _short(value: int) -> str:
+    """A whole number of any length: Python writes no more than 4300 digits of one."""
+    return str(value) if value.bit_length() < 128 else f"one of {value.bit_length():,} bits"
 
 
 def is_plain(value: Any) -> bool:

@@ -9,18 +9,21 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import gpu, gpu_parts, networks
+from benchmarks import gpu, gpu_kernels, gpu_parts, networks
+from benchmarks.gpu_job import Job
 from benchmarks.gpu_record import Record
+from benchmarks.gpu_resnet18 import accuracy, train_for
 from spikestill.data import Batches, load
-from spikestill.dynamics import plain
+from spikestill.dynamics import NeuronRule, plain
+from spikestill.dynamics.layout import Channels
 
 
 def read(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
-def job(folder: Path, part: str, seconds: float = 60.0) -> gpu_parts.Job:
-    return gpu_parts.Job(part, Record.begin(folder, []), "cpu", True, 4, "digits", time.monotonic() + seconds)
+def job(folder: Path, part: str, seconds: float = 60.0) -> Job:
+    return Job(part, Record.begin(folder, []), "cpu", True, 4, "digits", time.monotonic() + seconds)
 
 
 def test_what_is_measured_is_on_disk_at_once_and_as_tables(tmp_path: Path) -> None:
@@ -47,7 +50,7 @@ def test_what_is_measured_is_on_disk_at_once_and_as_tables(tmp_path: Path) -> No
 
 def test_the_fused_passes_are_compared_with_the_plain_ones(tmp_path: Path) -> None:
     one = job(tmp_path, "kernels")
-    gpu_parts._kernels(one)
+    gpu_kernels.compare_kernels(one)
     rows = [row for row in read(tmp_path)["measurements"] if row["part"] == "kernels"]
     assert len(rows) == 2 * 2 * 2
     for row in rows:
@@ -68,13 +71,13 @@ def test_a_pass_that_differs_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyP
             spikes[0, 3] = 1 - spikes[0, 3]
             return spikes, last
 
-    monkeypatch.setattr(gpu_parts, "passes_for", lambda *arguments: Wrong())
-    channels = gpu_parts.Channels(4, 1)
-    found = gpu_parts._difference(job(tmp_path, "kernels"), gpu_parts.NeuronRule(), torch.float32, 3, 16, channels)
+    monkeypatch.setattr(gpu_kernels, "passes_for", lambda *arguments: Wrong())
+    channels = Channels(4, 1)
+    found = gpu_kernels.difference(job(tmp_path, "kernels"), NeuronRule(), torch.float32, 3, 16, channels)
     assert found["differing"] == 1
-    monkeypatch.setattr(gpu_parts, "passes_for", lambda *arguments: plain)
+    monkeypatch.setattr(gpu_kernels, "passes_for", lambda *arguments: plain)
     with pytest.raises(RuntimeError, match="there are no fused passes"):
-        gpu_parts._difference(job(tmp_path, "kernels"), gpu_parts.NeuronRule(), torch.float32, 3, 16, channels)
+        gpu_kernels.difference(job(tmp_path, "kernels"), NeuronRule(), torch.float32, 3, 16, channels)
 
 
 def test_what_fails_is_written_down_and_the_next_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,11 +124,11 @@ def test_a_network_is_trained_for_its_time_at_a_rate_that_falls(tmp_path: Path) 
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     one = job(tmp_path, "resnet18")
     one.toy = False
-    steps, seconds = gpu_parts._trained(one, network, None, batches, 0.5)
+    steps, seconds = train_for(one, network, None, batches, 0.5)
     assert steps > 10
     assert 0.5 <= seconds < 5
     test = Batches(data.test, batch_size=64, mean=data.mean, std=data.std)
-    assert gpu_parts._accuracy(one, network, test) > 0.5
+    assert accuracy(one, network, test) > 0.5
 
 
 def test_names_that_are_no_parts_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

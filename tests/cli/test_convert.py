@@ -86,7 +86,7 @@ def test_a_file_with_pixels_of_its_own(tmp_path: Path, capsys: pytest.CaptureFix
     assert (run.read_yaml("recipe.yaml")["mean"], run.read_yaml("recipe.yaml")["std"]) == ([0.0], [0.0625])
     # A measurement afterwards, and a student that learns from the file, have the same scale.
     capsys.readouterr()
-    assert main(["evaluate", str(out), "--split=validation", "--timesteps=8"]) == 0
+    assert main(["evaluate", str(out), "--split=validation", "--timesteps=8", "--trust-code"]) == 0
     assert f"{run.read_json('result.json')['validation_accuracy']:.2%}" in capsys.readouterr().out
     words = [f"--teacher=python:{HERE}:small", f"--teacher-weights={path}", "--student=vgg5", "--width=0.25", *DATA]
     more = ["--limit-train=64", "--epochs=1", "--timesteps=2", "--mean=0", "--std=0.0625", f"--out={tmp_path / 's'}"]
@@ -156,7 +156,7 @@ def test_a_conversion_that_loses_much_says_what_costs_it(
     network = fitted(small(pool=pool), 8)
     torch.save(network.state_dict(), path)
     words = [f"--model=python:{HERE}:small", f"--model_options={{pool: {str(pool).lower()}}}", "--timesteps=2"]
-    options = ["--method=normalise", f"--out={out}", *DATA]
+    options = ["--method=normalise", "--conversion.options={by: layer, start: rest}", f"--out={out}", *DATA]
     assert main(["convert", str(path), *words, *options]) == 0
     result: dict[str, Any] = Run(out).read_json("result.json")
     first, steps, method, *pooling, last = result["remarks"]

@@ -51,7 +51,7 @@ def test_logits_approach_those_of_the_ann_as_one_over_t(name: str, method: str) 
 def test_every_rate_approaches_its_activation(name: str) -> None:
     ann, snn = pair(name)
     inputs = images(2)
-    ss.convert(snn, ann, [inputs], "normalise", percentile=100.0)
+    ss.convert(snn, ann, [inputs], "normalise", percentile=100.0, by="layer")
     wanted = activations(ann, inputs)
     for timesteps in LENGTHS:
         counts: Counter[str] = Counter()

@@ -147,7 +147,8 @@ def test_two_time_steps_are_enough_after_fine_tuning_where_shift_fails() -> None
 
     def converted(source: nn.Module, method: str) -> SpikingNetwork:
         snn = ss.to_spiking(ann, input_shape=(1, 8, 8), neuron=ss.IF(), timesteps=2).eval()
-        ss.convert(snn, source, [inputs[seen][:256]], method)
+        options = {"by": "layer"} if method == "shift" else {}
+        ss.convert(snn, source, [inputs[seen][:256]], method, **options)
         return snn
 
     ann = nn.Sequential(

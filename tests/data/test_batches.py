@@ -248,7 +248,10 @@ def test_a_foreign_state_is_refused(other: dict[str, Any], message: str) -> None
         ({"batch_size": 2.0}, "not 2.0"),
         ({"batch_size": 11, "drop_last": True}, "drop_last leaves no batch: 10 images, batch size 11"),
         ({"mean": (0.1, 0.2)}, "images of 1 channels"),
-        ({"shard": (1, 5)}, "a batch of 4 images cannot be shared by 5 processes: give a larger batch size"),
+        (
+            {"shard": (1, 5), "shuffle": True},
+            "a batch of 4 images cannot be shared by 5 processes: give a larger batch size",
+        ),
         ({"shard": (0, 2), "divided": 3, "drop_last": True}, "4 images cannot be shared by 2 processes in 3 pieces"),
         ({"shard": (0, 2), "divided": 2}, "a batch of 2 images cannot be shared by 2 processes in 2 pieces"),
     ],

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import io
+import os
+import pickle
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from spikestill import progress
 from spikestill.data import reading
-from spikestill.data.decode import decode_all, resize
+from spikestill.data.decode import FORMATS, decode_all, resize
+from spikestill.data.unreadable import Unreadable
 from spikestill.types import InputError
 
 
@@ -53,9 +58,80 @@ def test_cmyk_and_transparent_palette() -> None:
     assert one(saved(palette, transparency=bytes([0, 128])))[0, 0].tolist() == [200, 100, 50]
 
 
-def test_sixteen_bit_gray_keeps_its_high_byte() -> None:
+def test_sixteen_bit_gray_keeps_its_levels() -> None:
     levels = np.array([[0, 255], [256, 65535]], dtype=np.uint16)
-    assert one(saved(Image.fromarray(levels)))[:, :, 0].tolist() == [[0, 0], [1, 255]]
+    pixels = one(saved(Image.fromarray(levels)))
+    assert pixels.dtype == np.uint16
+    assert pixels[:, :, 0].tolist() == levels.tolist()
+
+
+def test_sixteen_bit_gray_is_resized_between_its_levels() -> None:
+    levels = np.linspace(0, 4000, 64).astype(np.uint16).reshape(8, 8)
+    pixels = one(saved(Image.fromarray(levels)), 4)
+    assert pixels.shape == (4, 4, 1)
+    assert 0 < int(pixels.min()) < int(pixels.max()) < 4000
+
+
+def deep_colour(level: int) -> bytes:
+    """A PNG, 4 x 4, of 16 bits a colour, which Pillow cannot write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = (b"\0" + struct.pack(">3H", level, level, level) * 4) * 4
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_sixteen_bit_colours_are_not_made_black() -> None:
+    assert one(deep_colour(60000)).max() == 60000 >> 8
+    with pytest.raises(InputError, match="'it' .*its 16-bit colours lie in the lower 8 bits"):
+        one(deep_colour(900))
+
+
+def test_what_is_converted_is_counted() -> None:
+    counted = Unreadable()
+    modes = ("L", "RGB", "1", "P", "RGBA", "RGBA", "LA", "CMYK")
+    images = [saved(Image.new("L", (4, 4), 200).convert(mode), "TIFF" if mode == "CMYK" else "PNG") for mode in modes]
+    items = [("it", image) for image in [*images, deep_colour(60000)]]
+    decode_all(items, len(items), title="decoding", image_size=None, unreadable=counted)
+    assert counted.notes == (
+        "1 images in CMYK became RGB",
+        "3 images lost their transparency",
+        "1 images of 1 bit a pixel became black and white of 8 bits",
+        "1 images of 16 bits a colour keep the upper 8",
+        "1 images with a palette became RGB",
+    )
+    assert pickle.loads(pickle.dumps(counted)).notes == counted.notes
+
+
+@pytest.mark.parametrize("format", ["EPS", "ICNS", "JPEG2000", "TGA", "PCX", "SGI"])
+def test_only_the_formats_that_are_promised_are_opened(format: str, tmp_path: Path) -> None:
+    if format in ("ICNS", "JPEG2000") and not features.check("jpg_2000"):
+        pytest.skip("this Pillow cannot write it")
+    file = tmp_path / "disguised.png"
+    Image.new("RGB", (16, 16), (200, 100, 50)).save(file, format=format)
+    for source in (file, file.read_bytes()):
+        with pytest.raises(InputError, match="in none of the formats BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP"):
+            one(source)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_formats_that_are_promised_are_opened_by_content(format: str, tmp_path: Path) -> None:
+    file = tmp_path / "misnamed.jpg"
+    Image.new("RGB", (4, 4), (200, 200, 200)).save(file, format=format)
+    assert one(file).shape[:2] == (4, 4)
+
+
+def test_small_files_of_many_pixels_are_refused() -> None:
+    with pytest.raises(InputError, match="its 8200 x 8200 pixels are more than 67,108,864"):
+        one(saved(Image.new("1", (8200, 8200))))
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "image.png")
+    with pytest.raises(InputError, match="it is no file, but a pipe"):
+        one(tmp_path / "image.png")
 
 
 @pytest.mark.parametrize(("dtype", "message"), [(np.float32, "floating-point"), (np.int32, "more than 16 bits")])

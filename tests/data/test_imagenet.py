@@ -149,7 +149,8 @@ def test_no_image_left_is_an_error(tmp_path: Path) -> None:
     for file in root.glob("train/*/*.JPEG"):
         file.unlink()
     with pytest.raises(InputError, match=r"no image of a whole batch can be read; the last: '.*' cannot be read \(No"):
-        list(batches(data, unreadable=Unreadable(skip=True)))
+        list(batches(data, unreadable=Unreadable(skip=True), shuffle=True))
+    assert list(batches(data, unreadable=Unreadable(skip=True))) == []  # a measurement goes on with the next batch
 
 
 def test_a_missing_layout_says_what_was_expected(tmp_path: Path) -> None:
@@ -182,6 +183,9 @@ def test_folders_that_do_not_belong_together(tmp_path: Path) -> None:
         ([("a.jpg", b"x"), ("a.json", b"[1]")], "'a.json' in '.*' must hold a class as a number"),
         ([("a.jpg", b"x"), ("a.cls", b"-1")], "label -1 is negative"),
         ([("a.jpg", b"x"), ("a.json", b"{}")], "has no label"),
+        ([("a.jpg", b"x"), ("a.json", b'{"label": Infinity}')], "must hold a class as a number"),
+        ([("a.jpg", b"x"), ("a.json", b'{"label": ' + b"[" * 100_000)], "must hold a class as a number"),
+        ([("a.jpg", b"x"), ("a.cls", b"9" * 30)], "must hold a class as a number"),
         ([("a.jpg", b"x"), ("a.cls", b"7")], "no training image in '.*' has label 0"),
         ([("notes.txt", b"x")], "'notes' in '.*' has no image"),
         ([], "and the shards beside it hold no image"),

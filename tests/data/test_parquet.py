@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,3 +184,27 @@ def test_corrupt_images_are_skipped_and_counted(tmp_path: Path, write_parquet: W
     data = load(f"parquet:{tmp_path}", validation=0, skip_corrupt=True)
     assert data.train.labels.tolist() == data.test.labels.tolist() == [0, 1, 1]
     assert len(data.unreadable) == 2
+
+
+def test_a_file_that_grows_beyond_measure_is_refused(pair: Path) -> None:
+    images = [{"bytes": bytes(2**28), "path": None}] * 2
+    table = pa.table({"img": images, "label": [0, 1]})
+    pq.write_table(table, pair / "train.parquet", compression="zstd", use_dictionary=False)
+    assert (pair / "train.parquet").stat().st_size < 2**20
+    with pytest.raises(InputError, match=r"train.parquet' would grow from [\d,]+ to [\d,]+ bytes"):
+        load(f"parquet:{pair}")
+
+
+def test_more_rows_than_bytes_are_refused(pair: Path) -> None:
+    rows = 2_000_000
+    images = pa.array([{"bytes": b"", "path": None}] * rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    pq.write_table(pa.table({"img": images, "label": pa.array([0] * rows)}), pair / "train.parquet")
+    with pytest.raises(InputError, match=r"train.parquet' has 2,000,000 rows in [\d,]+ bytes"):
+        load(f"parquet:{pair}")
+
+
+def test_a_pipe_is_refused(pair: Path) -> None:
+    (pair / "train.parquet").unlink()
+    os.mkfifo(pair / "train.parquet")
+    with pytest.raises(InputError, match="it is no file, but a pipe"):
+        load(f"parquet:{pair}")

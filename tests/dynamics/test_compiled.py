@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ QUICK = tuple("-O0" if flag == "-O3" else flag for flag in compiled._FLAGS)
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache folder and a module that has not looked for anything yet."""
     cached = (native._library, compiled.library, compiled._compiler, compiled._say_plain, compiled._cache_folder)
+    cached += (compiled._version, compiled._given_up)
     folder = tmp_path / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     monkeypatch.delenv("CXX", raising=False)
@@ -110,7 +112,7 @@ def test_a_compiler_of_another_name_is_found(fresh: Path, tmp_path: Path, monkey
     noted = tmp_path / "noted"
     monkeypatch.setenv("CXX", compiler_script(tmp_path, f'echo called >> {noted}\nexec g++ "$@"'))
     assert native.covers(torch.float32, HOW[0])
-    assert noted.read_text() == "called\n"
+    assert noted.read_text() == "called\n" * 2  # for its version, and to compile
     assert len(list(fresh.iterdir())) == 1
 
 
@@ -146,6 +148,65 @@ def test_an_unusable_cache_folder_is_replaced_by_a_passing_one(
     compiled._cache_folder.cache_clear()
     assert compiled._cache_folder().is_dir()
     assert said(caplog, logging.WARNING) == []
+
+
+def test_a_compiler_that_hangs_is_given_up_once_with_what_it_has_started(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = tmp_path / "started"
+    hang = f'case "$1" in --version) exit 0;; esac\nsleep 600 &\necho $! >> {started}\nwait'
+    monkeypatch.setenv("CXX", compiler_script(tmp_path, hang))
+    monkeypatch.setattr(compiled, "_SECONDS", 0.5)
+    for rule in HOW[:3]:
+        assert passes_for(torch.randn(2, 3), rule) is plain
+    (message,) = said(caplog, logging.WARNING)
+    assert "did not compile the kernels within 0.5 s: neurons run on plain torch operations" in message
+    (child,) = started.read_text().split()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert list(fresh.iterdir()) == []
+
+
+def test_a_library_that_others_can_write_is_built_again(fresh: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert native.covers(torch.float32, HOW[0])
+    (path,) = fresh.iterdir()
+    assert path.stat().st_mode & 0o022 == 0
+    elsewhere = fresh.parent / path.name
+    path.rename(elsewhere)
+    for is_link in (False, True):
+        path.unlink(missing_ok=True)
+        if is_link:
+            path.symlink_to(elsewhere)
+        else:
+            path.write_bytes(elsewhere.read_bytes())
+            path.chmod(0o777)
+        native._library.cache_clear()
+        compiled.library.cache_clear()
+        before = len(said(caplog, logging.INFO))
+        assert native.covers(torch.float32, HOW[0])
+        assert len(said(caplog, logging.INFO)) == before + 1
+        assert not path.is_symlink()
+        assert path.stat().st_mode & 0o022 == 0
+
+
+def test_a_library_is_that_of_compiler_flags_and_processor(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = set()
+    copy = f'case "$1" in --version) cat {tmp_path}/version;; *) for last; do :; done; : > "$last";; esac'
+    compiler = compiler_script(tmp_path, copy)
+    for version, processor in (("1", "a"), ("2", "a"), ("2", "b")):
+        (tmp_path / "version").write_text(version)
+        compiled._version.cache_clear()
+        monkeypatch.setattr(compiled, "_processor", lambda processor=processor: processor)
+        names.add(compiled._built(compiler, "kernels.cpp", ()).name)
+    monkeypatch.setattr(compiled, "_MACHINE_FLAGS", ((),))
+    names.add(compiled._built(compiler, "kernels.cpp", ()).name)
+    assert len(names) == 4
+    assert {path.name for path in fresh.iterdir()} == names
 
 
 @pytest.mark.slow

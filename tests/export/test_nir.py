@@ -223,6 +223,35 @@ def test_a_file_that_its_library_does_not_survive_is_one_line(
 
 
 @pytest.mark.trial
+@pytest.mark.parametrize("kind", ["external link", "soft link", "external storage", "virtual"])
+def test_numbers_that_lie_in_other_files_are_refused(kind: str, tmp_path: Path) -> None:
+    path, secret = written(tmp_path), tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as other:
+        other["weight"] = np.zeros((2, 2))
+    with h5py.File(path, "r+") as file:
+        metadata = file["node"]
+        if kind == "external link":
+            metadata["stolen"] = h5py.ExternalLink(str(secret), "/weight")
+        elif kind == "soft link":
+            metadata["stolen"] = h5py.SoftLink("/version")
+        elif kind == "external storage":
+            metadata.create_dataset("stolen", (4,), "u1", external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
+        else:
+            layout = h5py.VirtualLayout((2, 2), "f8")
+            layout[:] = h5py.VirtualSource(str(secret), "weight", (2, 2))
+            metadata.create_virtual_dataset("stolen", layout)
+    refused(path, "it holds a link .'stolen'" if "link" in kind else "the numbers of 'stolen' lie in other files")
+
+
+@pytest.mark.trial
+def test_a_group_that_holds_itself_is_one_line(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["node"]["again"] = file["node"]
+    refused(path, "is damaged or no NIR file")
+
+
+@pytest.mark.trial
 def test_a_file_that_is_read_elsewhere_first(tmp_path: Path) -> None:
     path = written(tmp_path)
     assert from_nir(path).timesteps > 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from spikestill import models
+from spikestill import models, trust
 from spikestill.types import InputError
 
 
@@ -186,6 +186,22 @@ def number(num_classes):
 
 def faulty():
     raise TypeError("a fault of the function's own")
+
+def annotated(num_classes) -> int:
+    raise AssertionError("called")
+
+def lazily_annotated(num_classes) -> "SomethingUnknown":
+    return nn.Linear(2, num_classes)
+
+class Other:
+    def __init__(self, num_classes=1):
+        raise AssertionError("called")
+
+import functools
+from os import system
+from subprocess import run
+wrapped = functools.partial(system, "true")
+cached = functools.lru_cache(nothing)
 """
     )
     (tmp_path / "my_broken_models.py").write_text("import a_package_that_is_not_there\n")
@@ -234,6 +250,62 @@ def test_wrong_paths_of_ones_own(user_module, path, arguments, message):
     with pytest.raises(InputError, match=message) as caught:
         models.create(f"python:{path}", **arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("os:system", "'os' belongs to Python's standard library"),
+        ("subprocess:run", "belongs to Python's standard library"),
+        ("builtins:exec", "belongs to Python's standard library"),
+        ("importlib.util:find_spec", "belongs to Python's standard library"),
+        ("my_own_models:system", "neither a Python function nor a subclass of nn.Module"),
+        ("my_own_models:wrapped", "neither a Python function nor a subclass of nn.Module"),
+        ("my_own_models:run", "function of Python's standard library"),
+        ("my_own_models:Other", "is a class, but no subclass of nn.Module"),
+        ("my_own_models:annotated", "is annotated to return int"),
+    ],
+)
+def test_what_cannot_return_a_model_is_not_called_even_with_consent(user_module, path, message):
+    for consents in (True, False):
+        with trust.consent(trust_code=True), pytest.raises(InputError, match=message):
+            models.create(f"python:{path}", trust_code=consents)
+
+
+def test_a_name_from_a_file_is_not_even_imported_without_consent(user_module):
+    name = "python:my_own_models:nothing"
+    with pytest.raises(InputError, match=f"'{name}' is code that a file names"):
+        models.create(name, trust_code=False)
+    assert user_module not in sys.modules
+    with trust.consent([name]):
+        assert isinstance(models.create(name, trust_code=False), nn.Linear)
+
+
+def test_functions_that_are_decorated_or_annotated_by_an_unknown_name_are_models(user_module):
+    assert isinstance(models.create("python:my_own_models:cached"), nn.Linear)
+    assert models.create("python:my_own_models:lazily_annotated", num_classes=3).out_features == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("timm:resnet18", "checkpoint_path"),
+        ("timm:resnet18", "pretrained_cfg"),
+        ("timm:resnet18", "pretrained_cfg_overlay"),
+        ("timm:resnet18", "cache_dir"),
+        ("torchvision:resnet18", "weights"),
+        ("torchvision:fcn_resnet50", "weights_backbone"),
+    ],
+)
+def test_options_that_load_files_are_refused(name, option, tmp_path):
+    with pytest.raises(InputError, match=f"option {option} would load files"):
+        models.create(name, **{option: str(tmp_path / "evil.pt")})
+
+
+@pytest.mark.parametrize("name", ["timm:hf-hub:someone/evil", "timm:local-dir:/tmp/evil", "timm:hf_hub:a/b"])
+def test_names_of_hubs_and_folders_are_no_models(name):
+    with pytest.raises(InputError, match="unknown model"):
+        models.create(name)
 
 
 def test_a_fault_of_the_function_keeps_its_traceback(user_module):

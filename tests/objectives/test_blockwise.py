@@ -61,13 +61,15 @@ def test_is_the_mean_over_branches_of_both_losses(weight: float) -> None:
     student, teacher = pair()
     objective = Blockwise.build(student, teacher, SHAPE, distillation=weight, temperature=2.0)
     ours, theirs = records(student, teacher, objective)
+    own = Staged(4).eval()
+    own.load_state_dict(teacher.state_dict())
     expected = []
     for index, point in enumerate(objective.student_taps):
         mapping = objective.mappings[index]
         x = mapping.convolution(ours.features[point])  # type: ignore[operator,union-attr]
         x = functional.relu(functional.batch_norm(x, None, None, training=True))
         for name in ("stage1", "stage2", "stage3", "head")[index + 1 :]:
-            for layer in teacher.get_submodule(name).children():
+            for layer in own.get_submodule(name).children():
                 x = layer(x)
         target, given = (theirs.logits / 2).log_softmax(1), (x / 2).log_softmax(1)
         divergence = 4 * (target.exp() * (target - given)).sum(1).mean()

@@ -115,7 +115,7 @@ def test_digits_are_not_mirrored_unless_asked() -> None:
         (AnnRecipe, "absent.yaml", [], r"cannot read the recipe absent\.yaml: No such file"),
         (AnnRecipe, {"optimiser": {"lrr": 1}}, [], r"unknown option 'optimiser\.lrr': did you mean 'optimiser\.lr'"),
         (AnnRecipe, {"augmentation": {"crop": -1}}, [], "crop must be a number of pixels"),
-        (AnnRecipe, "ann", ["3"], "unrecognized arguments: 3"),
+        (AnnRecipe, "ann", ["3"], "[uU]nrecognized arguments: 3"),
         (DistillRecipe, {"objectives": [{"name": "a", "weight": None}]}, [], r"'objectives\[0\].weight' must have a"),
         (DistillRecipe, {"objectives": [{"name": "a", "wait": 1}]}, [], r"unknown option 'objectives\[0\].wait': did"),
     ],
@@ -222,6 +222,8 @@ def test_simulated_events_are_taken_for_events(data: str, mirrors: bool, folder:
     assert (recipe.augmentation.crop, recipe.augmentation.roll, recipe.augmentation.flip) == (0, 5, mirrors)
     assert recipe.event_frames == 10
     assert recipe.folder == folder
+    counts = ["--mean=[2.0,2.0]", "--std=[1.0,1.0]"]  # of events, not pixels of at most 1
+    assert load(DistillRecipe, "labels-only", [f"--data={data}", "--student=vgg5", *counts]).mean == (2.0, 2.0)
 
 
 @pytest.mark.parametrize("data", ["images-events:cifr10", "images-events:", "digits-event"])

@@ -49,6 +49,7 @@ def test_what_is_laid_over_stays_as_it_is_and_an_empty_mapping_empties() -> None
 
 
 OF_LASNN = {"bias": False, "batch_norm": False, "pooling": "average", "dropout": 0.2}
+LAYER_WISE = {"by": "layer", "start": "rest"}
 
 
 @pytest.mark.parametrize(
@@ -62,15 +63,20 @@ OF_LASNN = {"bias": False, "batch_norm": False, "pooling": "average", "dropout":
             "lasnn",
             ["--conversion.options", "{percentile: 99}"],
             "conversion",
-            {"images": 64, "options": {"timesteps": 100, "percentile": 99, "ann_logits": True}},
+            {"images": 64, "options": {"timesteps": 100, "percentile": 99, "ann_logits": True} | LAYER_WISE},
         ),
         (
             "lasnn",
             ["--conversion", "{images: 8, options: {timesteps: 3}}"],
             "conversion",
-            {"images": 8, "options": {"timesteps": 3, "percentile": 99.7, "ann_logits": True}},
+            {"images": 8, "options": {"timesteps": 3, "percentile": 99.7, "ann_logits": True} | LAYER_WISE},
         ),
-        ("calibration", ["--conversion.images=9"], "conversion", {"images": 9, "options": {"correct": "light"}}),
+        (
+            "calibration",
+            ["--conversion.images=9"],
+            "conversion",
+            {"images": 9, "options": {"correct": "light"} | LAYER_WISE},
+        ),
         (
             "conversion",
             ["--stages.source", "{epochs: 60, optimiser: {lr: 0.2}}"],
@@ -166,7 +172,7 @@ def test_experiment_files_and_stages_keep_what_is_not_named(tmp_path: Path) -> N
     assert isinstance(first, DistillRecipe)
     assert isinstance(second, DistillRecipe)
     assert first.model_options == OF_LASNN | {"bias": True, "dropout": 0.5}
-    assert first.conversion.options == {"timesteps": 7, "percentile": 9, "ann_logits": True}
+    assert first.conversion.options == {"timesteps": 7, "percentile": 9, "ann_logits": True} | LAYER_WISE
     assert first.stages.source is not None
     assert (first.stages.source["epochs"], first.stages.source["clip_gradient"]) == (2, 2.0)
     assert second.conversion.options == {}

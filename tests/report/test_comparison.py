@@ -46,6 +46,16 @@ def test_runs_that_differ_in_their_seed_alone_share_a_row(tmp_path: Path) -> Non
     assert row.cells([1, 2])[3] == "91.00 ± 1.41"
 
 
+def test_where_and_how_a_run_was_made_is_no_other_experiment(tmp_path: Path) -> None:
+    ways: list[dict[str, Any]] = [
+        {"workers": 4, "devices": 2, "strategy": "ddp", "device": "cpu", "data_dir": "/here"},
+        {"workers": None, "devices": 1, "strategy": "auto", "device": "cuda", "data_dir": None},
+    ]
+    runs = [finished(tmp_path / str(seed), seed, 0.9, **way) for seed, way in enumerate(ways)]
+    (row,) = compare(runs)
+    assert row.seeds == (0, 1)
+
+
 def test_another_recipe_is_another_row_and_an_ann_stands_under_the_last_step(tmp_path: Path) -> None:
     runs = [
         finished(tmp_path / "ann", 0, 0.95, method="ann", timesteps=None),

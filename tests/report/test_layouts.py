@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from spikestill.cli import main
 from spikestill.report.layouts import LAYOUTS, laid_out
-from spikestill.report.systems import system
+from spikestill.report.systems import Measured, system
 from spikestill.runs import Run
 from spikestill.types import InputError
 
@@ -304,3 +305,17 @@ def test_every_layout_is_comma_separated_too(tmp_path: Path, capsys: pytest.Capt
     assert list(csv.reader(capsys.readouterr().out.splitlines()))[1] == [
         *("cifar10", "vgg5", "T = 100, poisson, bptt", "", "60.00")
     ]
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        ("cifar10", "cifar10"),
+        ("parquet:x/hub/", "hub"),
+        ("images-events:cifar10", "images-events:cifar10"),
+        ("images-events:parquet:x/hub", "images-events:hub"),
+    ],
+)
+def test_events_of_images_are_other_data_than_the_images(data: str, shown: str) -> None:
+    runs: Any = (SimpleNamespace(recipe={"data": data}),)
+    assert Measured(runs, "labels", "labels").data == shown

@@ -133,7 +133,7 @@ def test_seeds_are_one_system_with_its_spread(tmp_path: Path) -> None:
 
 
 def test_several_systems_stand_side_by_side(tmp_path: Path) -> None:
-    runs = [ann(tmp_path / "teacher", accuracy=0.99), student(tmp_path / "a", accuracy=0.9, recorded=evidence())]
+    runs = [ann(tmp_path / "teacher", accuracy=0.99), student(tmp_path / "a", accuracy=0.7, recorded=evidence())]
     runs.append(student(tmp_path / "b", objectives=[{"name": "cross-entropy"}], accuracy=0.95, recorded=evidence()))
     page = rendered(runs)
     outline = Outline(page)

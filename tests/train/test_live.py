@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +54,23 @@ def test_a_missing_package_is_one_line_before_anything_is_touched(
     with pytest.raises(InputError, match=f"--logger {name} needs a package: pip install {name}; or say --logger none"):
         train(ann_recipe(logger=name))
     assert not (tmp_path / "ann").exists()
+
+
+@pytest.mark.parametrize("method", ["experiment", "log_metrics", "log_hyperparams", "save", "finalize"])
+def test_a_logger_on_a_full_disk_ends_no_training(
+    ann_recipe: AnnMaker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    pytest.importorskip("tensorboard")
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TensorBoardLogger, method, property(fail) if method == "experiment" else fail)
+    with caplog.at_level(logging.WARNING, "spikestill"):
+        assert train(ann_recipe(logger="tensorboard")).finished
+    (said,) = (record.getMessage() for record in caplog.records if "live logger" in record.getMessage())
+    assert said.startswith("the live logger failed ([Errno 28] No space left on device) and shows nothing more")
 
 
 def test_a_rerun_forgets_what_was_shown(ann_recipe: AnnMaker) -> None:

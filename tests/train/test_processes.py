@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import os
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +23,11 @@ from spikestill.nn import LIF, Poisson
 from spikestill.nn.batch_norm import synchronise
 from spikestill.recipes import AnnRecipe, DistillRecipe, load
 from spikestill.runs import Run
-from spikestill.train import evaluate, train
+from spikestill.train import evaluate, loop, measuring, train
 from spikestill.train.callbacks import Journal
 from spikestill.train.learner import Learner
 from spikestill.train.processes import Processes, SharedError, is_shared, together, was_launched
-from spikestill.types import InputError
+from spikestill.types import InputError, Interrupted
 from tests.processes import run_together, start
 
 KINDS = ("ann", "rate", "rate, recomputed", "bptt", "bptt, recomputed")
@@ -135,6 +140,49 @@ def in_two(folder: Path) -> None:
     train(student(folder, "broken", **drawn), resume=True)
     options: dict[str, Any] = {"model": "vgg5", "accumulate": 2, "ema": 0.5, "clip_gradient": 0.5, "model_options": {}}
     train(load(AnnRecipe, SMALL | options | {"out": str(folder / "ann-two")}))
+    with few_images():
+        train(student(folder, "few-two", validation=1, **FEW))
+        (folder / f"few-{processes.rank}.json").write_text(json.dumps(evaluate(folder / "few-two")))
+    stopped = student(folder, "stopped", epochs=50)
+    if not processes.is_first:  # a signal that reaches one of them alone
+        Journal.on_train_epoch_end = stops_itself(Journal.on_train_epoch_end)  # type: ignore[method-assign]
+    with pytest.raises(Interrupted) as caught:
+        train(stopped)
+    assert caught.value.status == 143
+    assert processes.gathered(caught.value.status) == [143, 143]
+
+
+FEW: dict[str, Any] = {"model_options": {}, "epochs": 1, "augmentation": {"crop": 0, "flip": False}}
+
+
+@contextlib.contextmanager
+def few_images() -> Iterator[None]:
+    """Five test images in batches of four: the last batch is for one process alone. Validation has a single image."""
+    from spikestill.train import loaders
+
+    loaded, size = loaders.load_data, loaders._EVALUATION_BATCH
+
+    def cut(*arguments: Any) -> Any:
+        data = loaded(*arguments)
+        return dataclasses.replace(data, test=data.test.subset(torch.arange(5)))
+
+    for module in (loop, measuring):
+        module.load_data = cut  # type: ignore[attr-defined]
+    loaders._evaluation_batch = lambda recipe, data: 4  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module in (loop, measuring):
+            module.load_data = loaded  # type: ignore[attr-defined]
+        loaders._EVALUATION_BATCH = size
+
+
+def stops_itself(ordinary: Any) -> Any:
+    def send(self: Journal, *arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        ordinary(self, *arguments)
+
+    return send
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +230,19 @@ def test_a_resume_of_two_processes_gives_the_same_bits(two: Path) -> None:
     assert all(torch.equal(value, broken[name]) for name, value in whole.items())
     for expected, got in zip(*(Run(two / name).read_table("metrics.csv") for name in ("whole", "broken")), strict=True):
         assert expected | {"seconds": ""} == got | {"seconds": ""}
+
+
+@pytest.mark.slow
+def test_a_process_whose_share_is_empty_measures_nothing_and_waits_for_nobody(two: Path) -> None:
+    with few_images():
+        alone = train(student(two, "few-one", validation=1, **FEW))
+        expected = json.loads(json.dumps(evaluate(two / "few-one")))
+    assert_same_training(alone, Run(two / "few-two"))
+    found = [json.loads((two / f"few-{rank}.json").read_text()) for rank in range(2)]
+    assert found[0] == found[1]
+    assert found[0]["images"] == 5
+    assert found[0]["accuracy_by_timestep"] == expected["accuracy_by_timestep"]
+    assert found[0]["spikes_per_neuron"] == pytest.approx(expected["spikes_per_neuron"], rel=0.1)
 
 
 @pytest.mark.slow

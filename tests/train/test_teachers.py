@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +19,19 @@ from spikestill.runs import Run
 from spikestill.train import distill, train
 from spikestill.train.loaders import load_data
 from spikestill.train.teachers import find_source, find_teacher, training_it_needs
+from spikestill.trust import consent
 from spikestill.types import InputError
 
 StudentMaker = Callable[..., DistillRecipe]
 AnnMaker = Callable[..., AnnRecipe]
 SMALL = f"python:{__name__}:small"
 LOGITS = [{"name": "cross-entropy"}, {"name": "logits"}]
+
+
+@pytest.fixture(autouse=True)
+def _consent() -> Iterator[None]:
+    with consent([SMALL]):
+        yield
 
 
 def small(num_classes: int = 10, in_channels: int = 1) -> nn.Module:

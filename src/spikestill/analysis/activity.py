@@ -112,7 +112,7 @@ def evaluate(
     answers = gathered(parts, processes)
     images = len(answers.labels)
     if processes is not None:
-        firing.gather(processes.reduced)
+        firing.gather(processes)
     fired = firing.neurons()
     neurons = sum(counts.numel() for counts in fired.values())
     return Evaluation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal, Protocol
 
 import torch
@@ -96,7 +97,8 @@ def gathered(parts: list[Answers], processes: Processes | None = None) -> Answer
         InputError: if there are none.
     """
     if processes is not None:
-        parts = [shard for batch in zip(*processes.gathered(parts), strict=True) for shard in batch]
+        # A last batch can be too small to give each of them an image.
+        parts = [shard for batch in zip_longest(*processes.gathered(parts)) for shard in batch if shard is not None]
     if not sum(len(part.labels) for part in parts):
         raise InputError("there are no images to measure on")
     return Answers(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, fx
 
+from spikestill.analysis.answers import Processes
 from spikestill.analysis.arrivals import Arrivals, ArrivalsRun
 from spikestill.dynamics import spike_counts
 from spikestill.graph import SpikingNetwork
@@ -17,10 +17,7 @@ from spikestill.graph.sequence import Signal
 from spikestill.graph.trace import module_of
 from spikestill.nn import LIF, Direct, Events
 
-__all__ = ["Firing", "LayerOperations", "Operations", "Reduce", "operations"]
-
-Reduce = Callable[[Tensor, Literal["sum", "max"]], Tensor]
-"""From a tensor to its sum or maximum over all processes, each of which measures some of the images."""
+__all__ = ["Firing", "LayerOperations", "Operations", "operations"]
 
 _PICOJOULES_OF_MULTIPLY_ACCUMULATE = 4.6
 _PICOJOULES_OF_ACCUMULATE = 0.9
@@ -130,14 +127,23 @@ class Firing:
             self._in_wholes = self._in_wholes.to(size.device) & (size == size.round()).all()
             self._largest = torch.maximum(self._largest.to(size), size.max())
 
-    def gather(self, reduced: Reduce) -> None:
-        """Take in what the other processes counted, each on its own images."""
-        self.counts = {node: reduced(counts, "sum") for node, counts in self.counts.items()}
-        assert self._input is not None
-        self._input = reduced(self._input, "sum")
+    def gather(self, processes: Processes) -> None:
+        """Take in what the other processes counted, each on its own images; some may have had none."""
+        own = {node.name: tuple(counts.shape) for node, counts in self.counts.items()}
+        told = processes.gathered((own, None if self._input is None else tuple(self._input.shape), self._is_analog))
+        shapes, of_input, _ = next(one for one in told if one[1] is not None)
+        self._is_analog = any(is_analog for *_, is_analog in told)
+        if self._input is None:
+            here = next(self._body.parameters()).device
+            nodes = {node.name: node for node in self._body.graph.nodes}
+            zeros = {name: torch.zeros(shape, dtype=torch.float64, device=here) for name, shape in shapes.items()}
+            self.counts = {nodes[name]: counts for name, counts in zeros.items()}
+            self._input = torch.zeros(of_input, dtype=torch.float64, device=here)
+        self.counts = {node: processes.reduced(counts, "sum") for node, counts in self.counts.items()}
+        self._input = processes.reduced(self._input, "sum")
         # "All are whole" is "none is broken".
-        self._in_wholes = reduced(1 - self._in_wholes.double().to(self._input.device), "max") == 0
-        self._largest = reduced(self._largest.to(self._input), "max")
+        self._in_wholes = processes.reduced(1 - self._in_wholes.double().to(self._input.device), "max") == 0
+        self._largest = processes.reduced(self._largest.to(self._input), "max")
 
     def neurons(self) -> dict[str, Tensor]:
         """The counts ``[...]`` of every neuron layer by its name."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from spikestill.cli.signature import call
 from spikestill.cli.tables import print_rows
+from spikestill.text import visible
 from spikestill.types import InputError
 
 if TYPE_CHECKING:
@@ -123,9 +124,9 @@ def print_result(result: AutoResult) -> None:
     )
     print_rows(title, HEADER, result.cells(result.shown))
     for reason in result.reasons:
-        print(f"- {reason}")
-    print(result.recommendation)
-    print(f"report: {result.page}")
+        print(visible(f"- {reason}"))
+    print(visible(result.recommendation, lines=True))
+    print(visible(f"report: {result.page}"))
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:

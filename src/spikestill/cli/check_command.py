@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spikestill.cli.signature import call, numbers
+from spikestill.text import visible
 from spikestill.types import InputError
 
 __all__ = ["check_model", "run"]
@@ -36,6 +37,6 @@ def check_model(model: str, input_shape: str | None = None, num_classes: int = 1
         raise InputError(f"--input-shape must be channels,height,width, not '{input_shape}'")
     ann = models.create(model, num_classes=num_classes, in_channels=shape[0], image_size=shape[1], width=width)
     report = graph.check(ann, shape)
-    print(report)
+    print(visible(report, lines=True))
     if report.refused:
         raise InputError(f"{model} cannot become spiking: {len(report.refused)} operations are refused, listed above")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from spikestill.cli.tables import print_rows
 from spikestill.recipes.words import refuse_unknown_options, spelled, value_of, without
+from spikestill.text import visible
 from spikestill.types import InputError
 
 __all__ = ["run"]
@@ -94,7 +95,7 @@ def _experiment(words: Sequence[str], named: Sequence[str]) -> tuple[list[str], 
     if "--no_train" not in words:
         carry_out(experiment)
     elif missing := [planned.folder for planned in unfinished(experiment)]:
-        print(f"spikestill: not finished: {', '.join(missing)}", file=sys.stderr)
+        print(visible(f"spikestill: not finished: {', '.join(missing)}"), file=sys.stderr)
     folders = [planned.folder for planned in experiment.shown if planned.folder not in missing]
     if not folders:
         raise InputError(f"no run of {named[0]} is finished yet")

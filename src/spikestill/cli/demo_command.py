@@ -8,6 +8,7 @@ from pathlib import Path
 
 from spikestill.cli.auto_command import print_result
 from spikestill.cli.signature import call
+from spikestill.text import visible
 
 __all__ = ["demo", "run"]
 
@@ -59,4 +60,4 @@ def demo(
         overwrite=overwrite,
     )
     print_result(result)
-    print(f"runs: {ann.folder}, {result.run.folder}  ({time.monotonic() - began:.0f} s)")
+    print(visible(f"runs: {ann.folder}, {result.run.folder}  ({time.monotonic() - began:.0f} s)"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from spikestill.cli.signature import call
 from spikestill.recipes.words import spelled
+from spikestill.text import visible
 from spikestill.types import InputError
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export_run", "run"]
 
+_MOST_IMAGES = 10_000
 _SUFFIXES = (".nir", ".onnx")
 
 
@@ -61,6 +64,8 @@ def export_run(
         raise InputError(f"--to must name a file that ends in {' or '.join(_SUFFIXES)}, not '{to}'")
     if images < 1:
         raise InputError(f"--images must be at least 1, not {images}")
+    if images > _MOST_IMAGES:
+        raise InputError(f"--images must be at most {_MOST_IMAGES:,}, not {images}")
     opened = Run.open(run)
     if opened.kind != "student":
         raise InputError(f"{run} holds an ANN: only spiking networks are exported; make one by convert or distill")
@@ -73,7 +78,7 @@ def export_run(
     )
     is_right = _nir(network, path, shown) if path.suffix == ".nir" else _onnx(network, path, shown)
     if not is_right:
-        print(f"spikestill: {path} does not compute what the network does: do not use it", file=sys.stderr)
+        print(visible(f"spikestill: {path} does not compute what the network does: do not use it"), file=sys.stderr)
         raise SystemExit(1)
 
 
@@ -87,17 +92,18 @@ def _nir(network: SpikingNetwork, path: Path, images: Tensor) -> bool:
     exact = copy.deepcopy(network).double()  # where rounding plays no part
     by_folding = export.replay(exact, export.folded(exact), images.double())
     by_rounding = export.replay(network, folded, images)
-    print(f"{path}: {by_file} between the file, read back, and the folded network")
+    print(visible(f"{path}: {by_file} between the file, read back, and the folded network"))
     counts = f"{by_folding.differing:,} spikes differ in double precision, {by_rounding.differing:,} in single"
     print(f"folding: {counts} between the folded network and the run's own")
-    return by_file.differing == by_folding.differing == 0
+    return by_file.differing == by_folding.differing == 0 and math.isfinite(by_file.logits)
 
 
 def _onnx(network: SpikingNetwork, path: Path, images: Tensor) -> bool:
     from spikestill import export
 
     found = export.replay_onnx(export.to_onnx(network, path), network, images)
-    print(f"{path}: {found} between the file, run by onnxruntime, and the network at {network.timesteps} time steps")
+    what = f"between the file, run by onnxruntime, and the network at {network.timesteps} time steps"
+    print(visible(f"{path}: {found} {what}"))
     return found.differing == 0
 
 

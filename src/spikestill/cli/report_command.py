@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spikestill.recipes.words import refuse_unknown_options, spelled, value_of, without
+from spikestill.text import visible
 
 __all__ = ["run"]
 
@@ -31,4 +32,4 @@ def run(words: Sequence[str]) -> None:
     words = [spelled(word) for word in words]
     refuse_unknown_options(words, ("to",))
     folders = [word for word in without(words, "--to") if not word.startswith("--")]
-    print(f"report: {write_page(folders, value_of(words, '--to'))}")
+    print(visible(f"report: {write_page(folders, value_of(words, '--to'))}"))

@@ -8,8 +8,13 @@ from typing import Any
 
 from spikestill.recipes.words import one_line, refuse_unknown_options, spelled
 from spikestill.types import InputError
+from spikestill.values import unusable_values
 
 __all__ = ["call", "numbers"]
+
+
+_MOST = 1_000_000
+_MOST_SHOWN = 100
 
 
 def call(function: Callable[..., None], command: str, words: Sequence[str]) -> None:
@@ -27,8 +32,12 @@ def call(function: Callable[..., None], command: str, words: Sequence[str]) -> N
     refuse_unknown_options(words, inspect.signature(function).parameters)
     try:
         values: dict[str, Any] = parser.parse_args(words).as_dict()
+    except RecursionError as error:
+        raise InputError("an option is nested too deeply") from error
     except ArgumentError as error:
         raise InputError(one_line(error)) from error
+    if unusable := list(unusable_values(values)):
+        raise InputError("; ".join(unusable))
     function(**values)
 
 
@@ -42,6 +51,8 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
         found = tuple(int(part) for part in text.split(","))
     except ValueError:
         found = ()
-    if not found or min(found) < 1:
-        raise InputError(f"{option} must be whole numbers of at least 1, separated by commas, not '{text}'")
+    if not found or min(found) < 1 or max(found) > _MOST:
+        raise InputError(
+            f"{option} must be whole numbers of 1 to {_MOST:,}, separated by commas, not '{text[:_MOST_SHOWN]}'"
+        )
     return found

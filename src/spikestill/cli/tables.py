@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from spikestill.text import visible
+
 if TYPE_CHECKING:
     from rich.measure import Measurement
     from rich.table import Table
@@ -24,14 +26,16 @@ def print_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]],
     """
     from rich.console import Console
 
+    header = [visible(name) for name in header]
+    rows = [[visible(cell) for cell in row] for row in rows]
     console = Console()
     table, width = _table(header, rows, texts), _LONGEST_LINE
     if console.is_terminal:
         if _widths(table).maximum > console.width:
             table = _table([*header[:texts], *map(_in_lines, header[texts:])], rows, texts)
         width = max(console.width, _widths(table).minimum)
-    print(title)
-    Console(width=width).print(table)
+    print(visible(title))
+    Console(width=width, markup=False, emoji=False).print(table)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> Table:
@@ -53,7 +57,7 @@ def _widths(table: Table) -> Measurement:
     from rich.console import Console
     from rich.measure import Measurement
 
-    console = Console(width=_LONGEST_LINE)
+    console = Console(width=_LONGEST_LINE, markup=False, emoji=False)
     return Measurement.get(console, console.options, table)
 
 
@@ -100,7 +104,7 @@ def _print_operations(figures: Mapping[str, Any], prefix: str) -> None:
     ]
     header = ("an image", "SynOps, millions", "MACs, millions", "energy, nJ")
     print_rows("operations of the layers, and their energy at 45 nm (an estimate)", header, rows)
-    print(f"not counted: {', '.join(figures[f'{prefix}operations_not_counted'])}")
+    print(visible(f"not counted: {', '.join(figures[f'{prefix}operations_not_counted'])}"))
 
 
 def _few(steps: Sequence[str]) -> list[str]:

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from spikestill import trust
 from spikestill.cli.tables import print_accuracy
 from spikestill.recipes import Recipe
 from spikestill.recipes.words import value_of, without
 from spikestill.runs import Run
+from spikestill.text import visible
 from spikestill.types import InputError
 
 __all__ = ["run_training"]
@@ -27,7 +29,6 @@ def run_training(command: str, kind: type[Recipe], words: Sequence[str], *, defa
     Raises:
         InputError: for wrong options, data, teachers or folders.
     """
-    from spikestill.recipes import as_mapping, load
     from spikestill.recipes.loading import parser
 
     if "-h" in words or "--help" in words:
@@ -39,7 +40,24 @@ def run_training(command: str, kind: type[Recipe], words: Sequence[str], *, defa
     stored = Path(value_of(words, "--out") or "") / "recipe.yaml"
     continues = "--resume" in switches and stored.is_file()
     source, rest = _source(words, str(stored) if continues else default)
-    recipe = load(kind, stored if continues else source, rest)
+    with trust.consent(_own_names(source) if source != str(stored) else ()):
+        _train(kind, stored if continues else source, rest, switches, given)
+
+
+def _own_names(source: str) -> list[str]:
+    """The ``python:`` names in a recipe file that this command line names; what lies in a run folder is data."""
+    from spikestill.recipes.loading import fields_of
+    from spikestill.recipes.names import presets
+
+    if source in presets() or (Path(source).parent / "environment.json").exists():
+        return []
+    return list(trust.code_names(fields_of(source)))
+
+
+def _train(kind: type[Recipe], source: str | Path, rest: list[str], switches: set[str], given: list[str]) -> None:
+    from spikestill.recipes import as_mapping, load
+
+    recipe = load(kind, source, rest)
     if "--print_config" in switches:
         import yaml
 
@@ -51,7 +69,7 @@ def run_training(command: str, kind: type[Recipe], words: Sequence[str], *, defa
     if recipe.devices > 1 and not was_launched():
         from spikestill.cli.launching import launch
 
-        launch(recipe.devices, given)
+        launch(recipe.devices, given + ["--trust-code"] * trust.consents_to_all())
         return
 
     report(train(recipe, resume="--resume" in switches, overwrite="--overwrite" in switches))
@@ -65,17 +83,19 @@ def report(run: Run) -> None:
     result = read_result(run)
     title = f"{result['method']} {result['network']} on {result['data']}: test set, read once"
     print_accuracy(title, result, prefix="test_")
-    print(f"validation {result['validation_accuracy']:.2%} (epoch {result['best_epoch']})  run: {run.folder}")
+    epoch = f"validation {result['validation_accuracy']:.2%} (epoch {result['best_epoch']})"
+    print(visible(f"{epoch}  run: {run.folder}"))
     for one in origins(result):
         what = f"{'spiking ' * one.is_spiking}{one.role} {one.name}"
         points = f"{abs(100 * one.gap):.2f} points {'above' if one.gap >= 0 else 'below'} the student"
-        print(f"{what}: validation {one.validation_accuracy:.2%}, {points}")
-    print(f"report: {write_page([str(run.folder)])}")
+        print(visible(f"{what}: validation {one.validation_accuracy:.2%}, {points}"))
+    print(visible(f"report: {write_page([str(run.folder)])}"))
 
 
 _MORE_HELP = """
 RECIPE is a method of `spikestill list methods` or a YAML file; it comes first. Besides:
   --method NAME    the same as RECIPE
+  --trust-code     also run python: functions that a run or a recipe beside this command line names
   --resume         continue the unfinished run in --out
   --overwrite      replace the run in --out
   --print_config   print the resolved recipe and stop"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spikestill.cli.signature import call
+from spikestill.text import visible
 from spikestill.types import InputError
 
 __all__ = ["run", "verify_run"]
@@ -36,4 +37,4 @@ def verify_run(run: str, data: str | None = None, data_dir: str | None = None, d
         raise InputError(f"{run} is not what its result says ({len(wrong)} of {len(findings)} differ): {listed}")
     measured = any(finding.what == "test accuracy" for finding in findings)
     rest = "" if measured else "; its weights are not there, so nothing was measured again"
-    print(f"{run}: {len(findings)} of {len(findings)} agree{rest}")
+    print(visible(f"{run}: {len(findings)} of {len(findings)} agree{rest}"))

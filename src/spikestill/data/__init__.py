@@ -9,6 +9,7 @@ from spikestill.data.loading import load, names
 from spikestill.data.recordings import EVENT_DATA, FRAMES, is_event_data, shown_images
 from spikestill.data.records import DataSet
 from spikestill.data.samples import EventSet, ImageSet
+from spikestill.data.unreadable import Unreadable
 
 __all__ = [
     "EVENT_DATA",
@@ -19,6 +20,7 @@ __all__ = [
     "EventFrames",
     "EventSet",
     "ImageSet",
+    "Unreadable",
     "is_event_data",
     "load",
     "names",

@@ -45,7 +45,8 @@ class Batches:
         workers: processes that decode what is not held in memory; 0: this one.
         unreadable: what happens to images that cannot be decoded; None refuses them.
         shard: (r, W): of every batch this loader gives the r-th of W parts, as one of W processes; their loaders
-            together give each image once. Order and augmentation are those of the whole batch.
+            together give each image once. Order and augmentation are those of the whole batch. Unless batches are
+            shuffled, as those of a training are, a batch may be too small for all; some loaders then leave it out.
         divided: give every batch in this many pieces, one after the other, of each its shard: what accumulates
             gradients over them sees the batch with less memory.
 
@@ -79,7 +80,8 @@ class Batches:
         if drop_last and len(images) < batch_size:
             raise InputError(f"drop_last leaves no batch: {len(images)} images, batch size {batch_size}")
         smallest = len(images) % batch_size if divided > 1 and not drop_last else 0
-        _refuse_small(smallest or min(batch_size, len(images)), shard[1], divided)
+        if shuffle or divided > 1:  # those of a training, whose processes wait for each other in every step
+            _refuse_small(smallest or min(batch_size, len(images)), shard[1], divided)
         if not len(mean) == len(std) == images.shape[0]:
             raise InputError(f"images of {images.shape[0]} channels need as many means and standard deviations")
         if augmentation is not None and augmentation.autoaugment and images.shape[0] not in (1, 3):
@@ -96,7 +98,8 @@ class Batches:
         self._frames = images.timesteps if isinstance(images, EventSet) else None
         self._mean = tuple(mean) * (self._frames or 1)
         self._std = tuple(std) * (self._frames or 1)
-        self._source = self._source_of(images, device, workers, unreadable)
+        self._unreadable = Unreadable() if unreadable is None else unreadable
+        self._source = self._source_of(images, device, workers)
         self._labels = images.labels.to(device)
         self._companions: Tensor | None = None
         self._epoch = 0
@@ -156,6 +159,11 @@ class Batches:
         pieces = self._pieces(self._order(epoch))[self._position :]
         stream = self._source.stream([rows for rows, _ in pieces], epoch)
         for index, ((pixels, rows), (_, part)) in enumerate(zip(stream, pieces, strict=True), self._position):
+            if not len(rows):
+                if self.shuffle:  # a training's processes wait for each other in every step
+                    last = next(reversed(self._unreadable.complaints), "")
+                    raise InputError(f"no image of a whole batch can be read; the last: {last}")
+                continue
             # In the plain layout, which any network takes; what gains from channels-last asks for it. contiguous()
             # would leave images of one channel in strides that count as both, and convolutions choose the other.
             varied = self._in_time(self._varied(pixels, rows, epoch, index // self.divided, part))
@@ -244,13 +252,10 @@ class Batches:
         frames = images.unflatten(1, (self._frames, -1))
         return frames.mean(1) if self.merge_frames else frames.transpose(0, 1)
 
-    def _source_of(
-        self, images: Samples, device: str | torch.device, workers: int, unreadable: Unreadable | None
-    ) -> Source:
+    def _source_of(self, images: Samples, device: str | torch.device, workers: int) -> Source:
         least = 0.0 if self.augmentation is None else self.augmentation.resized_crop
         if isinstance(images, EncodedSet):
-            met = Unreadable() if unreadable is None else unreadable
-            return Decoded(images, device, least=least, seed=self.seed, workers=workers, unreadable=met)
+            return Decoded(images, device, least=least, seed=self.seed, workers=workers, unreadable=self._unreadable)
         if least:
             raise InputError("augmentation.resized_crop needs data that are decoded when they are used, as imagenet is")
         return Held(images, device)

@@ -20,6 +20,8 @@ import torch
 
 from spikestill.data.records import RawData
 from spikestill.data.samples import ImageSet
+from spikestill.files import regular
+from spikestill.text import visible
 from spikestill.types import InputError
 
 __all__ = ["read_cifar"]
@@ -30,6 +32,8 @@ _STATISTICS = {
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 _TIMEOUT = 20.0
+_LARGEST = 2**28
+"""Bytes of a file in the archive: the real ones have 155 million at most."""
 
 
 def read_cifar(name: str, data_dir: Path) -> RawData:
@@ -76,7 +80,7 @@ def _source(name: str) -> Any:
 
 def _from_folder(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return regular(file).read_bytes()
     except OSError as error:
         raise InputError(f"'{file}' cannot be read ({error.strerror})") from error
 
@@ -85,11 +89,13 @@ def _from_archive(archive: Path, folder: str, files: dict[str, str]) -> dict[str
     """The content of ``files``; nothing is unpacked to disk, so no path in the archive can lead astray."""
     contents: dict[str, bytes] = {}
     try:
-        with tarfile.open(archive) as opened:
+        with tarfile.open(regular(archive)) as opened:
             for member in opened:
                 path, _, file = member.name.removeprefix("./").rpartition("/")
                 stream = opened.extractfile(member) if path == folder and file in files else None
                 if stream is not None:
+                    if member.size > _LARGEST:
+                        raise tarfile.ReadError(f"{member.name} has {member.size:,} bytes")
                     contents[file] = stream.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise InputError(f"'{archive}' is not a readable archive ({error}); delete it and get it anew") from error
@@ -109,7 +115,7 @@ def _download(name: str, source: Any, data_dir: Path) -> None:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         checksum = hashlib.md5(usedforsecurity=False)
-        print(f"{name}: not in '{data_dir}', downloading {source.filename}", file=sys.stderr, flush=True)
+        print(visible(f"{name}: not in '{data_dir}', downloading {source.filename}"), file=sys.stderr, flush=True)
         with urllib.request.urlopen(source.url, timeout=_TIMEOUT) as stream, partial.open("wb") as file:
             while block := stream.read(1 << 20):
                 checksum.update(block)

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from spikestill.data.decode import Framing, decode
+from spikestill.data.depth import upper_bits
 from spikestill.data.samples import Samples, check_labels
+from spikestill.files import regular
 from spikestill.types import InputError
 
 __all__ = ["EncodedSet", "Files", "Shards", "Store", "encoded_set", "packed"]
@@ -53,10 +55,10 @@ class Files(Store):
         return f"'{self._path(row)}'"
 
     def read(self, row: int) -> bytes:  # noqa: D102
-        return self._path(row).read_bytes()
+        return regular(self._path(row)).read_bytes()
 
     def _path(self, row: int) -> Path:
-        return self.root / self.names[row].decode()
+        return self.root / _unpacked(self.names[row])
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +72,10 @@ class Shards(Store):
     sizes: np.ndarray
 
     def place(self, row: int) -> str:  # noqa: D102
-        return f"'{self.names[row].decode()}' in '{self.files[self.shard[row]]}'"
+        return f"'{_unpacked(self.names[row])}' in '{self.files[self.shard[row]]}'"
 
     def read(self, row: int) -> bytes:  # noqa: D102
-        with self.files[self.shard[row]].open("rb") as file:
+        with regular(self.files[self.shard[row]]).open("rb") as file:
             file.seek(self.offsets[row])
             return file.read(self.sizes[row])
 
@@ -140,13 +142,18 @@ class EncodedSet(Samples):
             content = self.store.read(row)
         except OSError as error:
             raise InputError(f"{place} cannot be read ({error.strerror})") from error
-        pixels = decode(place, content, framing)
+        pixels = upper_bits(decode(place, content, framing))
         return np.broadcast_to(pixels, (self.size, self.size, 3))
 
 
 def packed(names: Sequence[str]) -> np.ndarray:
     """Names as one array of bytes."""
-    return np.array([name.encode() for name in names])
+    return np.array([name.encode(errors="surrogateescape") for name in names])
+
+
+def _unpacked(name: bytes) -> str:
+    """A name as the system gave it, which need not be valid UTF-8."""
+    return name.decode(errors="surrogateescape")
 
 
 def encoded_set(

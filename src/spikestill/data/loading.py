@@ -15,6 +15,7 @@ from spikestill.data.samples import ImageSet, Samples
 from spikestill.data.simulated_events import camera_for, record_and_read
 from spikestill.data.splits import balanced_subset, share_to_count, stratified_split
 from spikestill.data.unreadable import Unreadable
+from spikestill.files import expanded
 from spikestill.types import InputError, unknown_name
 
 __all__ = ["load", "names"]
@@ -80,7 +81,7 @@ def load(
         raise InputError(f"seed must be an integer, not {seed!r}")
     unreadable = Unreadable(skip_corrupt)
     frames, source = events or EventFrames(), shown_images(name)
-    place = Path(data_dir).expanduser() if data_dir is not None else Path.home() / ".cache" / "spikestill"
+    place = expanded(data_dir) if data_dir is not None else Path.home() / ".cache" / "spikestill"
     if source is None:
         raw = _read(name, place, image_size, unreadable, frames)
         train, held_out = _hold_out(raw, validation, seed)
@@ -96,7 +97,8 @@ def load(
         train, held_out = raw.train, raw.train.subset(_NONE) if raw.validation is None else raw.validation
         mean, std = train.statistics()
     unreadable.summarise()
-    return DataSet(name, train, held_out, raw.test, raw.class_names, mean, std, raw.notes, unreadable)
+    notes = raw.notes + unreadable.notes
+    return DataSet(name, train, held_out, raw.test, raw.class_names, mean, std, notes, unreadable)
 
 
 def _limited(train: Samples, limit_train: float | int | None, seed: int) -> Samples:
@@ -122,7 +124,7 @@ def _read(name: str, data_dir: Path, image_size: int | None, unreadable: Unreada
     if colon and kind in ("parquet", "folder"):
         if not path:
             raise InputError(f"data set '{name}' needs a path: {kind}:PATH")
-        place = Path(path).expanduser()
+        place = expanded(path)
         if kind == "parquet":
             from spikestill.data.parquet import read_parquet
 

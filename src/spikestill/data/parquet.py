@@ -12,12 +12,19 @@ from spikestill.data.decode import Encoded, decode_all
 from spikestill.data.parts import ON_DISK, assemble, choose
 from spikestill.data.records import RawData
 from spikestill.data.unreadable import Unreadable
+from spikestill.files import regular
 from spikestill.types import InputError
 
 __all__ = ["read_parquet"]
 
 _FILE = re.compile(rf"^(?P<part>{'|'.join(ON_DISK)})(-(?P<shard>\d+)-of-(?P<shards>\d+)(-[0-9a-f]+)?)?\.parquet$")
 _IMAGE_COLUMNS = ("img", "image")
+
+_MOST_INFLATION = 100
+"""How many times the bytes of its file a column may take once it is read: encoded images hardly shrink any more."""
+_ALWAYS_FINE = 2**28
+"""Bytes of a column that may be read in any case."""
+_BATCH, _BYTES_OF_A_BATCH = 512, 2**26
 
 
 def read_parquet(path: Path, image_size: int | None = None, unreadable: Unreadable | None = None) -> RawData:
@@ -74,9 +81,10 @@ def _open(file: Path) -> tuple[Any, str]:
     from pyarrow import parquet
 
     try:
-        opened = parquet.ParquetFile(file)
+        opened = parquet.ParquetFile(regular(file))
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"'{file}' is not a readable Parquet file ({_line(error)})") from error
+    _refuse_inflated(file, opened.metadata)
     schema = opened.schema_arrow
     columns = ", ".join(f"{field.name}: {field.type}" for field in schema)
     image = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
@@ -88,6 +96,29 @@ def _open(file: Path) -> tuple[Any, str]:
     if not pa.types.is_integer(schema.field("label").type):
         raise InputError(f"'{file}': column label must be an integer; the columns are {columns}")
     return opened, image
+
+
+def _refuse_inflated(file: Path, metadata: Any) -> None:
+    """Refuse a file that says of itself that it becomes far more than it is: reading it would take all memory.
+
+    Raises:
+        InputError: for more rows than bytes, and for a column that grows beyond measure.
+    """
+    size = file.stat().st_size
+    if metadata.num_rows > size:  # the smallest image takes some 60 bytes
+        raise InputError(f"'{file}' has {metadata.num_rows:,} rows in {size:,} bytes, which no images do; remove it")
+    for group in range(metadata.num_row_groups):
+        for column in range(metadata.num_columns):
+            grown = metadata.row_group(group).column(column).total_uncompressed_size
+            if grown > max(_ALWAYS_FINE, _MOST_INFLATION * size):
+                raise InputError(f"'{file}' would grow from {size:,} to {grown:,} bytes, which no images do; remove it")
+
+
+def _batch_size(opened: Any) -> int:
+    """Rows to read at a time, so that they take some 64 MiB."""
+    groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
+    largest = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=1)
+    return int(min(max(_BYTES_OF_A_BATCH // max(largest, 1), 1), _BATCH))
 
 
 def _labels(file: Path) -> list[int]:
@@ -145,7 +176,7 @@ def _encoded(file: Path, opened: Any, column: str) -> Iterator[Encoded]:
 
     row = 0
     try:
-        for batch in opened.iter_batches(batch_size=512, columns=[column]):
+        for batch in opened.iter_batches(batch_size=_batch_size(opened), columns=[column]):
             for content in batch.column(0).field("bytes").to_pylist():
                 if content is None:
                     raise InputError(f"'{file}' row {row}: the image is null; its bytes must lie in the file")
@@ -161,7 +192,7 @@ def _class_names(file: Path) -> tuple[str, ...] | None:
     metadata = opened.schema_arrow.metadata or {}
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
     return tuple(str(name) for name in names) or None
 

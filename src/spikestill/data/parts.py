@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikestill.data.depth import to_eight_bits
 from spikestill.data.records import RawData
 from spikestill.data.samples import ImageSet
 from spikestill.types import InputError
@@ -62,7 +63,7 @@ def assemble(
     A set in which any image has colour becomes RGB as a whole; its gray images then get three equal channels.
 
     Args:
-        decoded: by part, images uint8 ``[H, W, 1 or 3]``, or None for what was left out.
+        decoded: by part, images uint8 or uint16 ``[H, W, 1 or 3]``, or None for what was left out.
         labels: by part, one class index an image.
         class_names: in label order.
         name_of: what to call image ``row`` of a part in an error.
@@ -70,6 +71,7 @@ def assemble(
     Raises:
         InputError: when the sizes differ, with the first image that does, and when a part has no image left.
     """
+    decoded, notes = to_eight_bits(decoded)
     kept = {part: [row for row, image in enumerate(images) if image is not None] for part, images in decoded.items()}
     for part, rows in kept.items():
         if not rows:
@@ -89,7 +91,7 @@ def assemble(
             pixels[index] = image
         classes = torch.tensor([labels[part][row] for row in kept[part]], dtype=torch.int64)
         sets[part] = ImageSet(_channels_first(pixels), classes)
-    return RawData(sets["train"], sets["test"], class_names, validation=sets.get("validation"))
+    return RawData(sets["train"], sets["test"], class_names, validation=sets.get("validation"), notes=notes)
 
 
 def _channels_first(pixels: np.ndarray) -> Tensor:

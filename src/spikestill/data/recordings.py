@@ -23,6 +23,7 @@ from spikestill.data.records import RawData
 from spikestill.data.samples import EventSet
 from spikestill.data.seeds import random_state
 from spikestill.data.unreadable import Unreadable
+from spikestill.files import regular
 from spikestill.types import InputError
 
 __all__ = [
@@ -146,7 +147,7 @@ def read_dvs_gesture(
 
 
 def _digest(names: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
 
 
 def _gesture_files(folder: Path) -> Listed:
@@ -238,7 +239,7 @@ def _checked(file: Path, recording: Recording, sensor: int) -> Recording:
 
 def _numpy_events(file: Path) -> Recording:
     try:
-        events = np.load(file, allow_pickle=False)
+        events = np.load(regular(file), allow_pickle=False)
     except Exception as error:  # a header is Python text, and its reader raises whatever it stumbles over
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"'{file}' is not a readable array ({reason}); repair or remove it") from error

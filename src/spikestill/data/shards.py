@@ -17,11 +17,13 @@ import numpy as np
 
 from spikestill.data.encoded import Shards, packed
 from spikestill.data.unreadable import Unreadable
+from spikestill.files import regular
 from spikestill.progress import Progress
 from spikestill.types import InputError
 
 __all__ = ["read_shards"]
 
+_MOST_CLASSES = 2**31
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 
 
@@ -87,7 +89,7 @@ def read_shards(files: Sequence[Path], title: str, unreadable: Unreadable) -> tu
 def _samples(file: Path) -> Iterator[_Sample]:
     key: str | None = None
     sample = _Sample()
-    with tarfile.open(file, "r:") as opened:
+    with tarfile.open(regular(file), "r:") as opened:
         for member in opened:
             if not member.isfile():
                 continue
@@ -127,7 +129,9 @@ def _label(file: Path, name: str, kind: str, content: bytes) -> int:
     try:
         value = json.loads(content).get("label") if kind == "json" else content.decode().strip()
         label = -1 if value is None else int(value)
-    except (ValueError, AttributeError, TypeError) as error:
+        if label >= _MOST_CLASSES:
+            raise ValueError("no data set has so many classes")
+    except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"'{name}' in '{file}' must hold a class as a number, not {content[:40]!r}") from error
     if value is not None and label < 0:
         raise InputError(f"'{name}' in '{file}': label {label} is negative; labels count from 0")

@@ -100,14 +100,14 @@ def _images(source: str, images: Samples) -> ImageSet:
 
 def _folder(root: Path, source: str, camera: EventCamera) -> Path:
     """The folder of a camera's recordings of a data set, with the camera in a file of it."""
-    content = json.dumps({"version": _VERSION, "camera": asdict(camera)}, indent=1) + "\n"
+    content = (json.dumps({"version": _VERSION, "camera": asdict(camera)}, indent=1) + "\n").encode()
     name = _as_name(source.rstrip("/").replace("\\", "/").split("/")[-1])
-    folder = root / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    folder = root / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
     file = folder / "camera.json"
     with _alone(folder):
         if not file.exists():
-            write_atomically(file, content.encode())
-        elif file.read_text(encoding="utf-8") != content:
+            write_atomically(file, content)
+        elif not file.is_file() or file.read_bytes() != content:
             raise InputError(f"'{file}' does not describe the camera of its folder; remove the folder '{folder}'")
     return folder
 

@@ -37,7 +37,7 @@ class Source(ABC):
 
         Yields:
             Pixels ``[B, H, W, C]`` on the device, contiguous, and the rows they belong to: those that were wanted,
-            without what cannot be read and may be left out.
+            without what cannot be read and may be left out, which may be all of them.
         """
 
 
@@ -93,8 +93,6 @@ class Decoded(Source):
         for pixels, rows, complaints in _begun(loader):
             for complaint in complaints:
                 self._unreadable.meet(InputError(complaint))
-            if not len(rows):
-                raise InputError(f"no image of a whole batch can be read; the last: {complaints[-1]}")
             yield pixels.to(self._device, non_blocking=True), rows.to(self._device)
 
 

@@ -10,6 +10,7 @@ from spikestill.data.parts import assemble
 from spikestill.data.places import find_place, look_into
 from spikestill.data.records import RawData
 from spikestill.data.unreadable import Unreadable
+from spikestill.files import regular
 from spikestill.types import InputError
 
 __all__ = ["read_tiny_imagenet"]
@@ -55,7 +56,7 @@ def read_tiny_imagenet(data_dir: Path, image_size: int | None = None, unreadable
     raw = assemble(
         decoded, labels, tuple(names.get(wnid, wnid) for wnid in classes), lambda part, row: f"'{listed[part][0][row]}'"
     )
-    return RawData(raw.train, raw.test, raw.class_names, notes=(_TEST_IS,))
+    return RawData(raw.train, raw.test, raw.class_names, notes=(_TEST_IS, *raw.notes))
 
 
 def _training_files(folder: Path, classes: dict[str, int]) -> Listed:
@@ -111,7 +112,7 @@ def _words(file: Path) -> dict[str, str]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in regular(file).read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise InputError(f"{_NAME}: '{file}' cannot be read ({reason})") from error

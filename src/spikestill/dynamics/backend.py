@@ -20,7 +20,7 @@ from spikestill.dynamics import native, plain
 from spikestill.dynamics.neuron import NeuronRule
 from spikestill.types import unknown_name
 
-__all__ = ["fuses", "passes_for"]
+__all__ = ["fuses", "is_recorded", "passes_for"]
 
 
 def passes_for(sequence: Tensor, rule: NeuronRule | None = None) -> Any:
@@ -41,7 +41,10 @@ def passes_for(sequence: Tensor, rule: NeuronRule | None = None) -> Any:
 
 
 def fuses() -> bool:
-    """Whether kernels of our own are wanted: not under ``torch.compile``, which sees nothing in them.
+    """Whether kernels of our own are wanted: not while torch records what it sees, for it sees nothing in them.
+
+    That is under ``torch.compile`` and ``torch.export``, ``torch.jit.trace``, modes that dispatch every operation
+    (``make_fx``, fake tensors) and the transforms of ``torch.func``.
 
     Raises:
         InputError: for a value of ``SPIKESTILL_KERNELS`` that is neither "plain" nor "auto".
@@ -49,7 +52,17 @@ def fuses() -> bool:
     chosen = os.environ.get("SPIKESTILL_KERNELS") or "auto"
     if chosen not in ("auto", "plain"):
         raise unknown_name("value of SPIKESTILL_KERNELS", chosen, ("auto", "plain"))
-    return chosen == "auto" and not torch.compiler.is_compiling()
+    return chosen == "auto" and not is_recorded()
+
+
+def is_recorded() -> bool:
+    """Whether torch looks at the operations, to record, to fake or to transform them."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
 
 
 @functools.cache

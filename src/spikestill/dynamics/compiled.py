@@ -1,11 +1,13 @@
 """C++ of this package, compiled at its first use, in seconds, and kept in the user's cache folder.
 
-Where there is no compiler that can, plain torch operations serve, and that is said once.
+A library is code, so it is loaded from a folder into which nobody else can write (``private.py``). If no compiler can
+build it, or the compiler does not come to an end, plain torch operations serve, and that is said once.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -13,11 +15,15 @@ import logging
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from spikestill.dynamics.private import is_private, private_folder
 
 __all__ = ["library"]
 
@@ -33,29 +39,51 @@ _MACHINE_FLAGS = (
     (),
 )
 """Tried in turn: not every compiler knows this processor, or OpenMP."""
+_SECONDS = 240.0
+"""After which a compiler is given up; it takes 5 to 15 on one idle core."""
+_PROCESSOR_LINES = (
+    "flags",
+    "Features",
+    "isa",
+    "model name",
+    "CPU implementer",
+    "CPU part",
+    "CPU variant",
+    "uarch",
+    "cpu",
+)
+"""Of /proc/cpuinfo, on x86, ARM, RISC-V and POWER: what -march=native looks at."""
 
 
 @functools.cache
 def library(source: str, *options: str) -> ctypes.CDLL | None:
     """A source file of this folder as a library, compiled with these options; None where it cannot be."""
     compiler = _compiler()
-    if compiler is None:
+    if compiler is None or _given_up().is_set():
         return None
-    contents = [(_FOLDER / name).read_bytes() for name in (source, *_HEADERS)]
-    key = (contents, options, _FLAGS, compiler, platform.machine(), _processor())
-    name = f"{Path(source).stem}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.so"
     try:
-        path = _cache_folder() / name
-        if not _is_whole(path):
-            _compile(compiler, _FOLDER / source, options, path)
-        return ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(_built(compiler, source, options)))
     except subprocess.CalledProcessError as error:
         _log.info("%s\n%s", error, error.stderr.decode(errors="replace"))
         _say_plain(f"{compiler} cannot compile the kernels")
+    except subprocess.TimeoutExpired:
+        _given_up().set()
+        _say_plain(f"{compiler} did not compile the kernels within {_SECONDS:g} s")
     except OSError as error:
         _log.info("%s", error)
         _say_plain("the kernels cannot be compiled or loaded")
     return None
+
+
+def _built(compiler: str, source: str, options: Sequence[str]) -> Path:
+    """Where a library lies; it is compiled if it is not there, not whole, or within the reach of others."""
+    contents = [(_FOLDER / name).read_bytes() for name in (source, *_HEADERS)]
+    key = (contents, options, _FLAGS, _MACHINE_FLAGS, compiler, _version(compiler), platform.machine(), _processor())
+    name = f"{Path(source).stem}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.so"
+    path = _cache_folder() / name
+    if not (is_private(path) and _is_whole(path)):
+        _compile(compiler, _FOLDER / source, options, path)
+    return path
 
 
 def _compile(compiler: str, source: Path, options: Sequence[str], path: Path) -> None:
@@ -64,14 +92,47 @@ def _compile(compiler: str, source: Path, options: Sequence[str], path: Path) ->
         built = Path(folder) / path.name
         for machine in _MACHINE_FLAGS:
             command = [compiler, *_FLAGS, *machine, *options, str(source), "-o", str(built)]
-            result = subprocess.run(command, capture_output=True, check=False)
+            result = _run(command)
             if result.returncode == 0:
                 break
         result.check_returncode()
         content = built.read_bytes()
         built.write_bytes(content + _digest(content))
+        built.chmod(0o700)  # whatever the umask: what others can write is not loaded
         built.replace(path)
     _log.info("compiled %s in %.1f s", source.name, time.perf_counter() - started)
+
+
+def _run(command: Sequence[str], seconds: float | None = None) -> subprocess.CompletedProcess[bytes]:
+    """As ``subprocess.run``; what does not end in time is ended together with the processes that it has started.
+
+    Raises:
+        subprocess.TimeoutExpired: when that had to be.
+    """
+    pipe = subprocess.PIPE
+    alone = os.name == "posix"
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=alone
+    ) as process:
+        try:
+            out, said = process.communicate(timeout=seconds or _SECONDS)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL) if alone else process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, said)
+
+
+@functools.cache
+def _version(compiler: str) -> bytes:
+    """What a compiler says of itself: after an update its libraries are built anew."""
+    return _run([compiler, "--version"], 30).stdout
+
+
+@functools.cache
+def _given_up() -> threading.Event:
+    """Set once a compiler has not come to an end: it is not asked again."""
+    return threading.Event()
 
 
 def _is_whole(path: Path) -> bool:
@@ -105,9 +166,8 @@ def _say_plain(reason: str) -> None:
 def _cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
     try:
-        folder = (Path(base) if base else Path.home() / ".cache") / "spikestill"
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
+        folder = private_folder((Path(base) if base else Path.home() / ".cache") / "spikestill")
+        if folder is not None:
             return folder
     except (OSError, RuntimeError):  # no home at all is a RuntimeError
         pass
@@ -116,9 +176,18 @@ def _cache_folder() -> Path:
     return folder
 
 
+@functools.cache
 def _processor() -> str:
     """What -march=native looks at: a home folder may be shared by machines that differ."""
     try:
-        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
-    except (OSError, StopIteration):
-        return platform.processor()
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    told = sorted({line for line in lines if line.partition(":")[0].strip() in _PROCESSOR_LINES})
+    if told:
+        return "\n".join(told)
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # macOS
+        return (
+            _run(["sysctl", "machdep.cpu", "hw.optional"], 30).stdout.decode(errors="replace") or platform.processor()
+        )
+    return platform.processor()

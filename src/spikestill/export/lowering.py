@@ -23,6 +23,7 @@ from spikestill.graph import fold, separate_calls
 from spikestill.graph.operations import DROPOUTS, is_max_pool
 from spikestill.graph.trace import calls, module_of, shape_of
 from spikestill.nn import LIF, MaxGate
+from spikestill.tensors import require_finite
 
 __all__ = ["Scale", "lower", "terms_of"]
 
@@ -35,8 +36,10 @@ def lower(body: fx.GraphModule, *, keep_maxima: bool = False) -> fx.GraphModule:
         keep_maxima: leave max pooling of maps as it is, for a format that knows it.
 
     Raises:
-        InputError: for an operation that has no equivalent, by its module's name, with the way out.
+        InputError: for an operation that has no equivalent, by its module's name, with the way out; and for weights
+            that are not finite.
     """
+    require_finite(body.state_dict(), "the network")
     work = Rewriting(fold(separate_calls(body), strict=False))
     for node in list(calls(work.body.graph)):
         is_signal = "shape" in node.meta and work.constant(node) is None

@@ -16,11 +16,25 @@ from spikestill.types import InputError
 __all__ = ["Graph", "read"]
 
 _TRIAL = """
-import contextlib, sys, nir
+import contextlib, sys, h5py, nir
+
+def refuse_links(group, seen):
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            sys.exit(f"it holds a link ({name!r:.60}), and a link can lead into other files")
+        item = group[name]
+        if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+            sys.exit(f"the numbers of {name!r:.60} lie in other files")
+        if isinstance(item, h5py.Group) and item.id not in seen:
+            seen.append(item.id)
+            refuse_links(item, seen)
+
 with contextlib.suppress(ImportError, ValueError):  # not every system has it, and it may be lower already
     import resource
     resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), resource.getrlimit(resource.RLIMIT_AS)[1]))
 try:
+    with h5py.File(sys.argv[1], "r") as file:
+        refuse_links(file, [file.id])
     nir.read(sys.argv[1])
 except Exception as error:
     sys.exit(" ".join(str(error).split()) or type(error).__name__)
@@ -71,8 +85,10 @@ def read(path: str | Path) -> nir.NIRGraph:
 def _try_elsewhere(path: Path) -> None:
     """Read the file in a process of its own first: on some damaged ones HDF5 never comes back, or takes all memory.
 
+    Links and external storage are refused there before anything is read: HDF5 would follow them into other files.
+
     Raises:
-        InputError: when that process fails, does not end, or ends by a signal.
+        InputError: when that process refuses the file, does not end, or ends by a signal.
     """
     limit = _TRIAL_BYTES + 8 * path.stat().st_size
     command = [sys.executable, "-P", "-c", _TRIAL, str(path), str(limit)]

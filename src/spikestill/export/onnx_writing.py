@@ -99,7 +99,8 @@ def replay_onnx(path: str | Path, snn: SpikingNetwork, images: Tensor) -> Predic
         images: ``[B, C, H, W]``, or events ``[T, B, C, H, W]``.
 
     Raises:
-        InputError: for a file that onnxruntime cannot read, and where the extra ``export`` is not installed.
+        InputError: for a file that onnxruntime cannot read, a network whose logits are not finite, and where the extra
+            ``export`` is not installed.
     """
     import torch
 
@@ -120,7 +121,9 @@ def replay_onnx(path: str | Path, snn: SpikingNetwork, images: Tensor) -> Predic
             by_file = session.run(["logits"], {"images": given.cpu().numpy()})[0]
             found.append((torch.from_numpy(by_file), bare(one).cpu()))
     logits, wanted = (torch.cat(part) for part in zip(*found, strict=True))
-    differing = int((logits.argmax(1) != wanted.argmax(1)).sum())
+    if not wanted.isfinite().all():
+        raise InputError("the network's logits are not finite: there is nothing to compare a file with")
+    differing = int(((logits.argmax(1) != wanted.argmax(1)) | ~logits.isfinite().all(1)).sum())
     return Predictions(differing, len(wanted), float((logits - wanted).abs().max()))
 
 

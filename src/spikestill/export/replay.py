@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -65,7 +66,8 @@ def replay(network: SpikingNetwork, other: SpikingNetwork, images: Tensor) -> Re
         images: ``[B, C, H, W]``, or events ``[T, B, C, H, W]``. They are shown one by one.
 
     Raises:
-        InputError: where the networks' neuron layers have other names or shapes.
+        InputError: where the networks' neuron layers have other names or shapes, and where the first one's logits are
+            not finite; those of the other count as another prediction.
     """
     steps = network.timesteps
     encoded = network.encoder(images, steps).expand(steps, *[-1] * (images.dim() - isinstance(network.encoder, Events)))
@@ -77,8 +79,11 @@ def replay(network: SpikingNetwork, other: SpikingNetwork, images: Tensor) -> Re
             raise InputError("the networks cannot be compared: their neuron layers have other names or shapes")
         differing += sum(int((item != other_spikes[name]).sum()) for name, item in spikes.items())
         places += sum(item.numel() for item in spikes.values())
-        classes += int(logits.argmax() != other_logits.argmax())
-        furthest = max(furthest, float((logits - other_logits).abs().max()))
+        if not logits.isfinite().all():
+            raise InputError("the network's logits are not finite: there is nothing to compare a file with")
+        is_finite = bool(other_logits.isfinite().all())
+        classes += int(not is_finite or bool(logits.argmax() != other_logits.argmax()))
+        furthest = max(furthest, float((logits - other_logits).abs().max())) if is_finite else math.inf
     return Replay(differing, places, encoded.shape[1], steps, classes, furthest)
 
 

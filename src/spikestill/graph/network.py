@@ -33,6 +33,9 @@ _STEPS_THAT_FIT = 4
 class SpikingNetwork(nn.Module):
     """A spiking network: ``snn(images)`` carries no state from call to call.
 
+    ``torch.compile``, ``torch.export``, ``torch.jit.trace`` under ``torch.no_grad()``, ``make_fx`` and the transforms
+    of ``torch.func`` see plain operations of torch, without autograd the same numbers.
+
     Args:
         body: the graph of one time step, neurons in it (see ``to_spiking``).
         timesteps: T, at least 1.
@@ -97,6 +100,7 @@ class SpikingNetwork(nn.Module):
             watch: is called with every node of the graph and its value, as often as ``observe``.
         """
         steps = _checked(self.timesteps if timesteps is None else timesteps)
+        _require_recordable()
         if not self._can_stream(steps):
             return SequenceRun(self.body, steps, observe=observe, watch=watch).sequence(self.encoder(images, steps))
         carries: dict[str, Tensor] = {}
@@ -122,6 +126,7 @@ class SpikingNetwork(nn.Module):
         Raises:
             InputError: for a name that is no point of the network, and for T < 1.
         """
+        _require_recordable()
         places, nodes = _places(self.body, taps)
         count = _checked(self.timesteps if timesteps is None else timesteps)
         if not nodes and self._can_stream(count):
@@ -191,6 +196,7 @@ class SpikingNetwork(nn.Module):
             frame: the input of this step, ``[B, C, H, W]``; the encoder encodes it alone.
             state: what the previous step returned; None starts at rest.
         """
+        _require_recordable()
         carries = dict(state or {})
         encoded = self.encoder(frame.unsqueeze(0) if isinstance(self.encoder, Events) else frame, 1)
         return SequenceRun(self.body, 1, carries).sequence(encoded)[0], carries
@@ -266,6 +272,12 @@ def _places(body: fx.GraphModule, taps: Collection[str]) -> tuple[dict[str, fx.N
     """The node of every name, and one name of every node: a node may have been asked for under several."""
     places = {name: node_named(body, name) for name in taps}
     return places, {node: name for name, node in places.items()}
+
+
+def _require_recordable() -> None:
+    """Refuse ``torch.jit.trace`` with autograd: it has no surrogate gradient, and fails within itself."""
+    if torch.jit.is_tracing() and torch.is_grad_enabled():  # type: ignore[attr-defined]
+        raise InputError("torch.jit.trace records no surrogate gradient: trace a spiking network under torch.no_grad()")
 
 
 def _needs_statistics(module: nn.Module) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import logging
+import sys
+import typing
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,11 +15,33 @@ from typing import Any
 import torch
 from torch import nn
 
+from spikestill.trust import require_consent
 from spikestill.types import InputError, unknown_name
 
 __all__ = ["from_python", "from_timm", "from_torchvision"]
 
 _log = logging.getLogger("spikestill.models")
+
+_OPTIONS_THAT_LOAD = frozenset(
+    {
+        "cache_dir",
+        "checkpoint_path",
+        "features_only",
+        "kwargs_filter",
+        "pretrained",
+        "pretrained_backbone",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "pretrained_custom_load",
+        "pretrained_filter_fn",
+        "pretrained_strict",
+        "progress",
+        "quantize",
+        "weights",
+        "weights_backbone",
+    }
+)
+"""Arguments of timm's and torchvision's builders that load a file or an address, or that say how."""
 
 
 def from_timm(name: str, *, num_classes: int, in_channels: int, pretrained: bool, **options: Any) -> nn.Module:
@@ -29,6 +54,7 @@ def from_timm(name: str, *, num_classes: int, in_channels: int, pretrained: bool
             them, or the model does not take an option.
     """
     timm = _library("timm", f"timm:{name}")
+    _refuse_loading(f"timm:{name}", options)
     # A name is an architecture, or an architecture and the tag of one set of weights: resnet18.a1_in1k.
     if not timm.is_model(name) or ("." in name and name not in timm.list_models(pretrained=True)):
         raise _unknown(f"timm:{name}", timm.list_models(pretrained="." in name), "timm:")
@@ -60,6 +86,7 @@ def from_torchvision(name: str, *, num_classes: int, in_channels: int, pretraine
             the model does not take an option.
     """
     models = _library("torchvision.models", f"torchvision:{name}")
+    _refuse_loading(f"torchvision:{name}", options)
     known = models.list_models(module=models)
     if name not in known:
         raise _unknown(f"torchvision:{name}", known, "torchvision:")
@@ -90,18 +117,31 @@ def from_python(
     num_classes: int,
     in_channels: int,
     image_size: int,
+    trust_code: bool,
     **options: Any,
 ) -> nn.Module:
     """Build the user's own model: call ``package.module:function``.
 
     The function is given ``num_classes``, ``in_channels`` and ``image_size`` as far as it takes these keywords; it must
-    take every option.
+    take every option. Before the call it is made sure that it can return a model: it must be a class of modules, or a
+    function that is written in Python, outside the standard library, and not annotated to return something else.
+
+    Args:
+        path: of the function.
+        num_classes: K.
+        in_channels: C.
+        image_size: in pixels.
+        trust_code: whether the caller's own program names the function; if not, the user must have consented to it.
+        options: further arguments of the function.
 
     Raises:
-        InputError: the path has another form, cannot be imported or is not callable; the function lacks an option or
-            wants an argument that is not given; or what it returns is no ``nn.Module``.
+        InputError: no consent; the path has another form, cannot be imported or is no function that can return a
+            model; the function lacks an option or wants an argument that is not given; or what it returns is no
+            ``nn.Module``.
     """
     name = f"python:{path}"
+    if not trust_code:
+        require_consent(name)
     function = _function(path)
     offered: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     signature = inspect.signature(function)
@@ -127,6 +167,8 @@ def _function(path: str) -> Callable[..., object]:
     module_name, colon, attribute = path.partition(":")
     if not (module_name and colon and attribute):
         raise InputError(f"model '{name}' must have the form python:package.module:function")
+    if _is_standard(module_name):
+        raise InputError(f"model '{name}': '{module_name}' belongs to Python's standard library, which has no models")
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError, TypeError) as error:
@@ -138,9 +180,36 @@ def _function(path: str) -> Callable[..., object]:
         public = [entry for entry in vars(module) if not entry.startswith("_") and callable(getattr(module, entry))]
         raise _unknown(attribute, public, "", kind=f"function of module '{module_name}'")
     function = getattr(module, attribute)
-    if not callable(function):
-        raise InputError(f"model '{name}': '{attribute}' is not callable: name a function that returns an nn.Module")
+    _require_model_function(function, name)
     return function
+
+
+def _require_model_function(function: Any, name: str) -> None:
+    """Refuse what cannot return a model, before it is called: a call may do anything."""
+    if isinstance(function, type):
+        if not issubclass(function, nn.Module):
+            raise InputError(f"model '{name}' is a class, but no subclass of nn.Module")
+        return
+    if not callable(function):
+        attribute = name.rpartition(":")[2]
+        raise InputError(f"model '{name}': '{attribute}' is not callable: name a function that returns an nn.Module")
+    plain = inspect.unwrap(function)
+    while isinstance(plain, functools.partial):
+        plain = inspect.unwrap(plain.func)
+    if not inspect.isfunction(plain) and not inspect.ismethod(plain):
+        raise InputError(f"model '{name}' is neither a Python function nor a subclass of nn.Module")
+    if _is_standard(plain.__module__):
+        raise InputError(f"model '{name}' is a function of Python's standard library, which returns no nn.Module")
+    try:
+        returned = typing.get_type_hints(plain).get("return", object)
+    except Exception:  # an annotation may name anything, also what is imported for type checkers alone
+        return
+    if isinstance(returned, type) and not (issubclass(returned, nn.Module) or issubclass(nn.Module, returned)):
+        raise InputError(f"model '{name}' must return an nn.Module, but is annotated to return {returned.__name__}")
+
+
+def _is_standard(module: str | None) -> bool:
+    return (module or "builtins").partition(".")[0] in sys.stdlib_module_names
 
 
 def _library(module: str, name: str) -> Any:
@@ -153,6 +222,15 @@ def _library(module: str, name: str) -> Any:
 
 def _unknown(name: str, known: Iterable[str], prefix: str, kind: str = "model") -> InputError:
     return unknown_name(kind, name, [prefix + entry for entry in known])
+
+
+def _refuse_loading(name: str, options: dict[str, Any]) -> None:
+    """An option may shape the model; its weights come from fields that are checked."""
+    if loading := sorted(options.keys() & _OPTIONS_THAT_LOAD):
+        raise InputError(
+            f"model '{name}': the option{'s' * (len(loading) > 1)} {', '.join(loading)} would load files past every "
+            "check: leave them out, and name weights by pretrained, --start FILE or --teacher-weights FILE"
+        )
 
 
 @contextmanager

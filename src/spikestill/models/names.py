@@ -34,6 +34,7 @@ def create(
     image_size: int = 32,
     width: float = 1.0,
     pretrained: bool = False,
+    trust_code: bool = True,
     **options: Any,
 ) -> nn.Module:
     """Build a conventional network (ANN): images ``[B, C, H, W]`` to logits ``[B, K]``.
@@ -51,6 +52,8 @@ def create(
         image_size: H = W of the images in pixels.
         width: factor on every hidden channel count of a built-in model (rounded to a multiple of 8, at least 8).
         pretrained: load the library's own weights (timm and torchvision only; needs a network or a filled cache).
+        trust_code: whether your own program names a ``python:`` function. Say False for a name out of a file: the user
+            must then have consented to it (``--trust-code``, or ``trust.consent``).
         options: of a built-in model: batch_norm (default True), bias (None: where no BatchNorm follows; False: none
             anywhere), pooling ("average" or "max"), dropout (default 0), and for ResNets stem ("cifar",
             "imagenet" or "three-conv"; see ``Specification``). LaSNN's students are batch_norm=False, bias=False and a
@@ -70,6 +73,7 @@ def create(
             image_size=image_size,
             width=width,
             pretrained=pretrained,
+            trust_code=trust_code,
             **options,
         )
     for table, takes, build in _FAMILIES:
@@ -78,7 +82,12 @@ def create(
                 raise InputError(
                     f"model '{name}' has no pretrained weights: train it first, or choose a timm: or torchvision: model"
                 )
-            sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size, "width": width}
+            sizes: dict[str, Any] = {
+                "num_classes": num_classes,
+                "in_channels": in_channels,
+                "image_size": image_size,
+                "width": width,
+            }
             model = build(Specification.parse(name, takes, options, **sizes))
             initialise(model)
             return model
@@ -94,14 +103,15 @@ def _external(
     image_size: int,
     width: float,
     pretrained: bool,
+    trust_code: bool,
     **options: Any,
 ) -> nn.Module:
     if source == "python":
         # Asked for only when they differ from the default, so that a function need not know them.
-        asked = ({} if width == 1.0 else {"width": width}) | ({"pretrained": True} if pretrained else {})
-        return external.from_python(
-            rest, num_classes=num_classes, in_channels=in_channels, image_size=image_size, **asked, **options
-        )
+        asked: dict[str, Any] = {} if width == 1.0 else {"width": width}
+        asked |= {"pretrained": True} if pretrained else {}
+        sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+        return external.from_python(rest, **sizes, trust_code=trust_code, **asked, **options)
     if width != 1.0:
         raise InputError(f"model '{source}:{rest}' has a fixed width: leave out width={width:g}")
     build = external.from_timm if source == "timm" else external.from_torchvision

@@ -7,10 +7,16 @@ from typing import Any
 
 from spikestill.types import InputError, unknown_name
 
-__all__ = ["OPTIONS", "POOLINGS", "STEMS", "Specification", "check_sizes"]
+__all__ = ["LARGEST_IMAGE_SIZE", "LARGEST_WIDTH", "OPTIONS", "POOLINGS", "STEMS", "Specification", "check_sizes"]
 
 POOLINGS = ("average", "max")
 STEMS = ("cifar", "imagenet", "three-conv")
+
+
+LARGEST_WIDTH = 1000
+LARGEST_IMAGE_SIZE = 16384
+_MOST_CHANNELS = 1_000_000
+"""Of an image, and classes: more is a slip of the pen, and would end in a failed allocation."""
 
 
 def check_sizes(name: str, *, num_classes: int, in_channels: int, image_size: int, width: float) -> None:
@@ -22,8 +28,12 @@ def check_sizes(name: str, *, num_classes: int, in_channels: int, image_size: in
     for size, value in (("num_classes", num_classes), ("in_channels", in_channels), ("image_size", image_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"model '{name}': {size} must be a whole number of at least 1, not {value!r}")
+        if value > (most := LARGEST_IMAGE_SIZE if size == "image_size" else _MOST_CHANNELS):
+            raise InputError(f"model '{name}': {size} must be at most {most}")
     if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width < float("inf"):
         raise InputError(f"model '{name}': width must be a number above 0, not {width!r}")
+    if width > LARGEST_WIDTH:
+        raise InputError(f"model '{name}': width must be at most {LARGEST_WIDTH}")
 
 
 @dataclass(frozen=True)

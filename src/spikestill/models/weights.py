@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spikestill.models.renaming import renamed, stem_options
+from spikestill.tensors import require_finite
 from spikestill.types import InputError
 
 __all__ = ["Fitted", "fitted_weights", "is_weights_file", "load_weights", "options_of_file"]
@@ -74,9 +75,11 @@ def load_weights(model: nn.Module, path: str | Path, *, num_classes: int) -> Fit
         What was loaded.
 
     Raises:
-        InputError: for a file that cannot be read or wants to execute code, and for weights of another architecture.
+        InputError: for a file that cannot be read or wants to execute code, and for weights that are not finite or of
+            another architecture.
     """
     fitted = fitted_weights(model, path, num_classes=num_classes)
+    require_finite(fitted.state, f"the file {path}")
     model.load_state_dict({**model.state_dict(), **fitted.state})
     for remark in fitted.remarks:
         _log.info(remark)

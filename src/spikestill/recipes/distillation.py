@@ -23,6 +23,8 @@ from spikestill.types import InputError
 
 __all__ = ["DistillRecipe"]
 
+_MOST_TIMESTEPS = 1_000_000
+
 _SHARED_BY_STAGES = (
     "data",
     "data_dir",
@@ -182,6 +184,8 @@ class DistillRecipe(Recipe):
         yield from self.anytime.problems()
         if self.timesteps < 1:
             yield f"timesteps must be at least 1, not {self.timesteps}"
+        if self.timesteps > _MOST_TIMESTEPS:
+            yield f"timesteps must be at most {_MOST_TIMESTEPS:,}, not {self.timesteps}"
         if self.train_timesteps == "all" and self.anytime != Anytime():
             yield "anytime is given, but train_timesteps: all always runs T: set train_timesteps: anytime"
         yield from self._problems_of_objectives()

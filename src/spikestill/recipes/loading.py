@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origi
 import yaml
 
 from spikestill.data import is_event_data, shown_images
+from spikestill.files import regular
 from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.names import presets
 from spikestill.recipes.overlay import mappings_among, overlaid
 from spikestill.recipes.schema import AnnRecipe, Recipe
 from spikestill.recipes.words import one_line, refuse_unknown_options, spelled
+from spikestill.runs import WITHOUT_MEANING
 from spikestill.types import InputError, unknown_name
-from spikestill.values import read_yaml
+from spikestill.values import read_yaml, require_shallow
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -34,9 +36,6 @@ __all__ = [
     "read_source",
     "strange",
 ]
-
-_WITHOUT_MEANING = ("out", "device", "devices", "strategy", "checkpoint_minutes", "workers", "logger")
-"""Fields that a resume may change."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
@@ -89,8 +88,8 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         InputError: when it cannot be read, is not valid YAML, names a field twice, or is no mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        fields = read_yaml(text)
+        text = regular(path).read_text(encoding="utf-8")
+        fields = require_shallow(read_yaml(text))
         twice = list(_named_twice(yaml.compose(text, Loader=yaml.SafeLoader), set()))
     except OSError as error:
         raise InputError(f"cannot read the {what} {path}: {error.strerror}") from error
@@ -123,7 +122,7 @@ def differences(recipe: Recipe, stored: Mapping[str, Any]) -> list[str]:
     an older version did not know yet had its default.
     """
     asked, known = as_mapping(recipe), _completed(type(recipe), stored)
-    return [name for name in asked if name not in _WITHOUT_MEANING and known[name] != asked[name]]
+    return [name for name in asked if name not in WITHOUT_MEANING and known[name] != asked[name]]
 
 
 def _completed(kind: type, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,6 +163,8 @@ def load(kind: type[AnyRecipe], source: str | Path | Mapping[str, Any], override
     given = {name for name in ("augmentation", "encoder") if _is_given(name, fields, words)}
     try:
         parsed = made.parse_args(words, namespace=made.parse_object(fields))
+    except RecursionError as error:
+        raise InputError("an option is nested too deeply") from error
     except ArgumentError as error:
         raise InputError(one_line(error)) from error
     resolved = parsed.as_dict()

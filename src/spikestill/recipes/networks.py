@@ -16,6 +16,7 @@ from spikestill.recipes.distillation import DistillRecipe
 from spikestill.recipes.parts import Encoder, Neuron, Surrogate
 from spikestill.recipes.schema import AnnRecipe, Recipe
 from spikestill.runs import Run
+from spikestill.tensors import require_finite
 from spikestill.types import InputError, unknown_name
 from spikestill.values import record_of
 
@@ -144,7 +145,8 @@ class NetworkDescription:
         """The ANN, or what the spiking network is made of, with fresh (or published) weights.
 
         Raises:
-            InputError: when the architecture is unknown, refuses its options or does not fit the input.
+            InputError: when the architecture is unknown, is code without consent (see ``spikestill.trust``), refuses
+                its options or does not fit the input.
         """
         from spikestill import models
 
@@ -157,6 +159,7 @@ class NetworkDescription:
             "image_size": self.input_shape[1],
             "width": self.width,
             "pretrained": pretrained,
+            "trust_code": False,  # the name may come from a file
         }
         if twice := self.options.keys() & {"name", *known}:
             raise InputError(
@@ -208,9 +211,10 @@ class NetworkDescription:
         """The network with the weights of ``run``, in evaluation mode.
 
         Raises:
-            InputError: when the weights are missing, damaged, or of another network.
+            InputError: when the weights are missing, damaged, not finite, or of another network.
         """
         weights = run.read_weights()
+        require_finite(weights, f"the network in {run.folder}")
         with torch.random.fork_rng(devices=[]):
             network = self.build()
         try:

@@ -13,6 +13,7 @@ from math import isfinite
 from typing import Any, Literal
 
 from spikestill.data import EVENT_DATA, Augmentation, EventFrames, is_event_data, shown_images
+from spikestill.models.specification import LARGEST_IMAGE_SIZE, LARGEST_WIDTH
 from spikestill.recipes.parts import (
     Optimiser,
     Pixels,
@@ -20,6 +21,7 @@ from spikestill.recipes.parts import (
     Schedule,
 )
 from spikestill.types import InputError
+from spikestill.values import unusable_values
 
 __all__ = ["AnnRecipe", "Recipe"]
 
@@ -108,7 +110,7 @@ class Recipe:
         Raises:
             InputError: naming every problem at once.
         """
-        found = list(self.problems())
+        found = list(unusable_values(self)) or list(self.problems())
         if found:
             raise InputError(f"recipe '{self.method}': " + "; ".join(found))
 
@@ -155,12 +157,16 @@ class Recipe:
                 yield f"{name} must be at least {least}, not {getattr(self, name)}"
         if self.width <= 0:
             yield f"width must be positive, not {self.width}"
+        if self.width > LARGEST_WIDTH:
+            yield f"width must be at most {LARGEST_WIDTH}, not {self.width}"
         if self.validation <= 0:
             yield f"validation must be positive (the best epoch is chosen by it), not {self.validation}"
         if self.limit_train is not None and self.limit_train <= 0:
             yield f"limit_train must be positive, not {self.limit_train}"
         if self.image_size is not None and self.image_size < 1:
             yield f"image_size must be at least 1, not {self.image_size}"
+        if self.image_size is not None and self.image_size > LARGEST_IMAGE_SIZE:
+            yield f"image_size must be at most {LARGEST_IMAGE_SIZE}, not {self.image_size}"
         if self.clip_gradient is not None and self.clip_gradient <= 0:
             yield f"clip_gradient must be positive, not {self.clip_gradient}"
         if self.ema is not None and not 0 < self.ema < 1:
@@ -193,7 +199,7 @@ class Recipe:
             yield f"mean and std must have one number a channel, not {len(self.mean)} and {len(self.std)}"
         if self.pixels == "signed":
             yield "mean and std are not for pixels in [-1, 1] (pixel_scale signed, encoder poisson): leave them out"
-        largest = float("inf") if self.data in EVENT_DATA else 1.0
+        largest = float("inf") if is_event_data(self.data) else 1.0
         if not all(0 <= value <= largest and isfinite(value) for value in self.mean):
             yield f"mean must lie in [0, 1], the scale of pixels divided by 255, not {_listed(self.mean)}"
         if not all(0 < value < float("inf") for value in self.std):

@@ -10,17 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from spikestill.runs import Run
+from spikestill.runs import NETWORKS, WITHOUT_MEANING, Run
 from spikestill.types import InputError
 from spikestill.values import value_of_type
 
 __all__ = ["Finished", "Origin", "origins", "read_result", "repetitions", "told_apart"]
 
-_SEEDED = ("seed", "out", "device", "checkpoint_minutes", "logger", "data_dir")
-"""Fields of a recipe in which repetitions of one experiment may differ."""
-
-_NETWORKS = ("teacher", "source", "start")
-"""Fields that name the run of another network, which may differ likewise."""
+_SEEDED = ("seed", "data_dir", *WITHOUT_MEANING)
+"""Fields of a recipe in which repetitions of one experiment may differ; the networks that it names may too."""
 
 _OPERATIONS = (
     *("test_synaptic_operations", "test_multiply_accumulates", "test_ann_multiply_accumulates"),
@@ -68,7 +65,7 @@ class _Operations:
 
 _OF_RECIPE: Mapping[str, Any] = {
     **dict.fromkeys(("method", "data", "model", "student", "gradient", "initialise"), str),
-    **dict.fromkeys(_NETWORKS, str | None),
+    **dict.fromkeys(NETWORKS, str | None),
     **dict.fromkeys(("seed", "epochs"), int),
     "timesteps": int | None,
     "encoder": dict[str, Any],
@@ -188,10 +185,10 @@ class Finished:
     def _identity(self, learners: frozenset[Path]) -> str:
         """As ``identity``; a network that is said to have learned from one of its ``learners`` is not looked at."""
         learners |= {self.folder.resolve()}
-        others = {*_SEEDED, *_NETWORKS}
+        others = {*_SEEDED, *NETWORKS}
         # A field that holds nothing counts as one that an older version did not know yet.
         same = {name: value for name, value in self.recipe.items() if name not in others and value is not None}
-        for name in _NETWORKS:
+        for name in NETWORKS:
             other = self.other(name)  # type: ignore[arg-type]
             if other is None or other.folder.resolve() in learners:
                 # Of a network that is not there any more only is known that there was one.

@@ -13,6 +13,7 @@ from spikestill.report import sections
 from spikestill.report.blocks import Section
 from spikestill.report.colours import DARK, LIGHT, variables
 from spikestill.report.shown import shown
+from spikestill.text import visible
 from spikestill.types import InputError
 
 __all__ = ["rendered", "write_page"]
@@ -34,11 +35,13 @@ def write_page(folders: Sequence[str], to: str | Path | None = None, first: Sequ
     """
     if not folders:
         raise InputError("report needs at least one run folder")
-    content = rendered(folders, first)
     path = Path(to) if to is not None else (Path(folders[0]) if len(folders) == 1 else Path()) / "report.html"
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder; name a file, as in {path / 'report.html'}")
-    write_atomically(path, content.encode())
+    if path.suffix.lower() not in (".html", ".htm"):  # a file of a run, such as its weights, would be gone
+        raise InputError(f"cannot write {path}: name a file that ends in .html")
+    content = rendered(folders, first)
+    write_atomically(path, content.encode(errors="backslashreplace"))
     return path
 
 
@@ -69,6 +72,7 @@ def rendered(folders: Sequence[str], first: Sequence[Section] = ()) -> str:
         loader=PackageLoader("spikestill.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: visible(value, lines=True) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from spikestill.report.colours import SYSTEMS
 from spikestill.report.evidence import Evidence
 from spikestill.report.finished import Finished
+from spikestill.report.intervals import difference_interval, wilson
 from spikestill.report.systems import Measured, measured
 from spikestill.runs import Run
 
@@ -90,6 +92,33 @@ class Shown:
         """Its standard deviation, of several runs."""
         found = self.values(lambda result: result[name])
         return statistics.stdev(found) if len(found) > 1 else None
+
+    @property
+    def tested(self) -> tuple[float, int] | None:
+        """The mean test accuracy over the runs, and of how many images; None where a result lacks one of them.
+
+        Several seeds see the same images, so they do not make more of them.
+        """
+        counts = self.values(lambda result: result["images"]["test"])
+        accuracy = self.figure("test_accuracy")
+        if accuracy is None or not counts or not 0 <= accuracy <= 1 or not 1 <= min(counts) < math.inf:
+            return None
+        return accuracy, int(min(counts))
+
+    @property
+    def interval(self) -> str:
+        """The 95 % interval of its test accuracy, in percent; empty where that is not known."""
+        if self.tested is None:
+            return ""
+        low, high = wilson(*self.tested)
+        return f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f}"
+
+    def is_apart(self, accuracy: float) -> bool:
+        """Whether another accuracy on the same images differs from its own by more than chance; True if unknown."""
+        if self.tested is None or not 0 <= accuracy <= 1:
+            return True
+        low, high = difference_interval(self.tested, (accuracy, self.tested[1]))
+        return not low <= 0 <= high
 
     @cached_property
     def teacher(self) -> tuple[str, float] | None:

@@ -67,7 +67,10 @@ class Measured:
     def data(self) -> str:
         """The data set, without the place where it lies."""
         name: str = self.recipe.get("data", "")
-        return name.rstrip("/").replace("\\", "/").split("/")[-1].split(":")[-1]
+        kind, _, shown = name.partition(":")
+        if kind == "images-events":  # simulated events of these images are other data than the images
+            return f"{kind}:{_without_place(shown)}"
+        return _without_place(name)
 
     @property
     def architecture(self) -> str:
@@ -160,3 +163,7 @@ def measured(folders: Iterable[str]) -> list[Measured]:
 def _of(runs: Sequence[Finished]) -> Measured:
     name = system(runs[0].recipe)
     return Measured(tuple(runs), name, name)
+
+
+def _without_place(data: str) -> str:
+    return data.rstrip("/").replace("\\", "/").split("/")[-1].split(":")[-1]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikestill import trust
 from spikestill.types import InputError
 
 if TYPE_CHECKING:
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["distill", "train"]
 
 
-def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Run:
+def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, trust_code: bool = False) -> Run:
     """Train the ANN or the student that ``recipe`` describes, its stages first.
 
     Args:
         recipe: an AnnRecipe or a DistillRecipe, for instance from ``spikestill.recipes.load``.
         resume: continue an unfinished run; a finished one is returned as it is.
         overwrite: replace an earlier run.
+        trust_code: import and call ``python:`` functions that the recipe, or a run that it names, names.
 
     Returns:
         The finished run.
@@ -32,10 +34,14 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
     Raises:
         InputError: for whatever cannot be used, and when the loss is not finite.
     """
+    from spikestill.recipes import as_mapping
     from spikestill.train.loop import execute
     from spikestill.train.stages import with_stages
 
-    return execute(with_stages(recipe, resume=resume, overwrite=overwrite), resume=resume, overwrite=overwrite)
+    with trust.consent(trust_code=trust_code):
+        for name in trust.code_names(as_mapping(recipe)):  # at once, not after the stages
+            trust.require_consent(name)
+        return execute(with_stages(recipe, resume=resume, overwrite=overwrite), resume=resume, overwrite=overwrite)
 
 
 def distill(
@@ -47,6 +53,7 @@ def distill(
     method: str = "custom",
     resume: bool = False,
     overwrite: bool = False,
+    trust_code: bool = False,
     **fields: Any,
 ) -> Run:
     """Train a spiking student, with everything that ``spikestill distill`` does.
@@ -59,6 +66,7 @@ def distill(
         method: what the run is called.
         resume: continue an unfinished run; a finished one is returned as it is.
         overwrite: replace an earlier run.
+        trust_code: import and call ``python:`` functions that a run names; those among the arguments need no consent.
         **fields: further fields of a DistillRecipe: epochs, batch_size, out, optimiser={"lr": 0.05}, ...
 
     Returns:
@@ -91,8 +99,9 @@ def distill(
             raise InputError("the teacher is a network in hand: load its weights with models.load_weights")
         ann = teacher
         fields["teacher"] = f"custom:{type(teacher).__name__}"
-    recipe = with_stages(load(DistillRecipe, fields), resume=resume, overwrite=overwrite)
-    return execute(recipe, resume=resume, overwrite=overwrite, network=network, teacher=ann)
+    with trust.consent(trust.code_names(fields), trust_code=trust_code):
+        recipe = with_stages(load(DistillRecipe, fields), resume=resume, overwrite=overwrite)
+        return execute(recipe, resume=resume, overwrite=overwrite, network=network, teacher=ann)
 
 
 def _objective(term: str | Objective) -> dict[str, Any]:

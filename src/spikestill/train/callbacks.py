@@ -16,18 +16,26 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from spikestill.files import write_atomically
+from spikestill.data import Unreadable
+from spikestill.files import regular, write_atomically
 from spikestill.progress import duration
-from spikestill.runs import Run, write_weights
+from spikestill.runs import Run, read_metadata, read_weights, write_weights
+from spikestill.text import visible
 from spikestill.train.learner import Learner
 from spikestill.train.memory import forget_peak_memory, peak_memory
+from spikestill.train.processes import Processes
+from spikestill.train.provenance import Provenance
 from spikestill.train.stopping import StopRequest
 from spikestill.types import InputError
 
-__all__ = ["AtomicCheckpoints", "Journal", "Progress", "best_weights_file", "last_checkpoint_file"]
+__all__ = ["AtomicCheckpoints", "Journal", "Progress", "best_weights_file", "kept_weights_file", "last_checkpoint_file"]
 
 _ON_TERMINAL, _IN_LOG = 0.5, 60.0
 """Seconds between two lines of the training, on a terminal (where one overwrites the other) and in a log."""
+
+
+_UNNUMBERED = "best.safetensors"
+"""The best weights of a run that an earlier version began."""
 
 
 def last_checkpoint_file(run: Run) -> Path:
@@ -35,9 +43,24 @@ def last_checkpoint_file(run: Run) -> Path:
     return run.checkpoints / "last.ckpt"
 
 
-def best_weights_file(run: Run) -> Path:
-    """The weights of the epoch that did best on the validation images."""
-    return run.checkpoints / "best.safetensors"
+def best_weights_file(run: Run, epoch: int) -> Path:
+    """The weights of an epoch that did best on the validation images, as long as a checkpoint names it."""
+    return run.checkpoints / f"best-{epoch}.safetensors"
+
+
+def kept_weights_file(run: Run) -> Path | None:
+    """The weights of the best epoch of a run that need not be finished; None if no epoch has ended.
+
+    Raises:
+        InputError: if the checkpoint, which says which of several files that is, is damaged.
+    """
+    found = sorted(run.checkpoints.glob("best*.safetensors"))
+    if len(found) < 2:  # more are left by a kill between weights and checkpoint
+        return found[0] if found else None
+    checkpoint = last_checkpoint_file(run)
+    state = AtomicCheckpoints().load_checkpoint(checkpoint)["callbacks"]["Journal"] if checkpoint.exists() else {}
+    named = best_weights_file(run, state.get("best_epoch", 0))
+    return named if named in found else None
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -57,7 +80,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
             InputError: when the file is missing, damaged, or wants to execute something.
         """
         try:
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(regular(Path(path))) as archive:
                 wrong = archive.testzip()  # torch does not hold the content against its check sums
             if wrong is not None:
                 raise zipfile.BadZipFile(f"the check sum of {wrong} is another")
@@ -72,16 +95,30 @@ class AtomicCheckpoints(TorchCheckpointIO):
 class Journal(Callback):
     """After every epoch: a row in ``metrics.csv``, the weights if they are the best so far, and a checkpoint.
 
-    A row is written before the checkpoint, and the checkpoint holds all rows: a crash between the two costs nothing.
+    The checkpoint is what counts. It holds all rows and names the best epoch, whose weights were written before it, to
+    a file of that epoch's own; those of an earlier best are removed after it. So wherever a training is killed, the
+    checkpoint finds the weights that it names, even if a resume does not repeat an epoch exactly.
 
     Args:
         run: where to.
         minutes: a checkpoint in mid-epoch at least this often.
         device: where the training runs.
+        provenance: what the training is made from; a checkpoint of something else is refused.
+        unreadable: the files of the data that were left out; checkpoints keep them.
+        processes: those that train together.
     """
 
-    def __init__(self, run: Run, minutes: float, device: torch.device) -> None:
+    def __init__(
+        self,
+        run: Run,
+        minutes: float,
+        device: torch.device,
+        provenance: Provenance,
+        unreadable: Unreadable,
+        processes: Processes,
+    ) -> None:
         super().__init__()
+        self._provenance, self._unreadable, self._processes = provenance, unreadable, processes
         self.rows: list[dict[str, float]] = []
         self.best_epoch = 0
         self.best_accuracy = -1.0
@@ -131,9 +168,9 @@ class Journal(Callback):
         if trainer.is_last_batch or not is_whole or not learner.is_time_to_look:
             return
         is_old = time.monotonic() - self._saved >= self._seconds_between
-        if learner.processes.decided(is_old or self._request.number is not None, self._device):
+        if self._request.pending(self._processes, self._device) or self._processes.decided(is_old, self._device):
             self.save(trainer, learner)
-            self._request.obey(learner.processes, self._device)
+            self._request.obey(self._processes, self._device)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Close the epoch."""
@@ -142,8 +179,8 @@ class Journal(Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "learning_rate": rate}
         self.rows.append(row | learner.take_figures() | {"seconds": round(self.seconds, 1)})
-        with learner.processes.agreed():
-            if learner.processes.is_first:
+        with self._processes.agreed():
+            if self._processes.is_first:
                 self._run.write_table("metrics.csv", self.rows)
         accuracy = self.rows[-1]["validation_accuracy"]
         # A tie, frequent with few validation images, goes to the later epoch: its learning rate was lower.
@@ -151,7 +188,8 @@ class Journal(Callback):
             self.best_accuracy, self.best_epoch = accuracy, trainer.current_epoch + 1
             self._keep(learner, _kept_by(trainer, learner))
         self.save(trainer, learner)
-        self._request.obey(learner.processes, self._device)
+        self._remove_superseded()
+        self._request.obey(self._processes, self._device)
 
     def keep_untrained(self, learner: Learner, accuracy: float) -> None:
         """Keep the network as it is, with its accuracy on the validation images."""
@@ -159,9 +197,32 @@ class Journal(Callback):
         self._keep(learner, learner.kept.state_dict())
 
     def _keep(self, learner: Learner, weights: Mapping[str, Tensor]) -> None:
-        with learner.processes.agreed():
-            if learner.processes.is_first:
-                write_weights(best_weights_file(self._run), weights)
+        told = {"epoch": self.best_epoch, "validation_accuracy": self.best_accuracy}
+        with self._processes.agreed():
+            if self._processes.is_first:
+                write_weights(best_weights_file(self._run, self.best_epoch), weights, told)
+
+    def _remove_superseded(self) -> None:
+        """Remove the weights of epochs that no checkpoint names any more."""
+        if self._processes.is_first:
+            best = best_weights_file(self._run, self.best_epoch)
+            for path in self._run.checkpoints.glob("best*.safetensors"):
+                if path != best:
+                    path.unlink(missing_ok=True)
+
+    def best_weights(self) -> dict[str, Tensor]:
+        """The weights of the best epoch.
+
+        Raises:
+            InputError: if the file is missing, damaged, or holds those of another epoch.
+        """
+        path = best_weights_file(self._run, self.best_epoch)
+        if not path.exists() and path.with_name(_UNNUMBERED).exists():
+            return read_weights(path.with_name(_UNNUMBERED))
+        told = read_metadata(path)
+        if (told.get("epoch"), told.get("validation_accuracy")) != (self.best_epoch, self.best_accuracy):
+            raise InputError(f"{path} does not hold the weights of the best epoch: begin anew with --overwrite")
+        return read_weights(path)
 
     def save(self, trainer: lightning.Trainer, learner: Learner) -> None:
         """Write the checkpoint, unless the network has already gone wrong."""
@@ -177,15 +238,31 @@ class Journal(Callback):
             "best_accuracy": self.best_accuracy,
             "seconds": self.seconds,
             "peak_memory": self.peak_memory,
+            "provenance": self._provenance.state_dict(),
+            "unreadable": self._unreadable_anywhere(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
+        """The inverse of :meth:`state_dict`.
+
+        Raises:
+            InputError: if the checkpoint is that of another training.
+        """
+        with self._processes.agreed():
+            if "provenance" in state_dict:  # older checkpoints have none
+                self._provenance.check(state_dict["provenance"])
+        self._unreadable.complaints.update(dict.fromkeys(state_dict.get("unreadable", ())))
         self.rows = list(state_dict["rows"])
         self.best_epoch = state_dict["best_epoch"]
         self.best_accuracy = state_dict["best_accuracy"]
         self._seconds = state_dict["seconds"]
         self._peak = state_dict.get("peak_memory", 0.0)  # older checkpoints have none
+
+    def _unreadable_anywhere(self) -> list[str]:
+        """The complaints of all processes, each of which meets those of its own share; every one of them has to ask."""
+        return list(
+            {line: None for lines in self._processes.gathered(list(self._unreadable.complaints)) for line in lines}
+        )
 
 
 def _kept_by(trainer: lightning.Trainer, learner: Learner) -> dict[str, Tensor]:
@@ -207,7 +284,7 @@ class Progress(Callback):
         super().__init__()
         self._journal = journal
         self._label = label
-        self._live = sys.stdout.isatty()
+        self._live = sys.stdout is not None and sys.stdout.isatty()
         self._shown = 0.0
         self._begun = time.monotonic()
         self._first_step = 0
@@ -251,4 +328,5 @@ class Progress(Callback):
 
     def _write(self, text: str, end: str) -> None:
         # Back to the line's beginning and clear the rest of it, so that a shorter text leaves nothing behind.
+        text = visible(text)
         print(f"\r{text}\x1b[K" if self._live else text, end=end, flush=True)

@@ -90,4 +90,5 @@ def _first(data: DataSet, count: int, description: NetworkDescription, device: t
         std=description.std,
         device=device,
         merge_frames=not description.takes_frames,
+        unreadable=data.unreadable,
     )

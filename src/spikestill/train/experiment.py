@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePath
-from typing import Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from spikestill.recipes import as_mapping
 from spikestill.recipes.experiment import Experiment, PlannedRun
-from spikestill.recipes.loading import differences
 from spikestill.runs import HeldError, Run
+from spikestill.text import visible
 from spikestill.train.api import train
 from spikestill.train.processes import was_launched
+from spikestill.train.provenance import recipe_changes
+from spikestill.trust import code_names, consent, require_consent
 from spikestill.types import InputError
 
 __all__ = ["carry_out", "refuse_other_runs", "unfinished"]
 
-_NETWORKS = ("teacher", "source", "start")
-"""Fields that name the run of another network."""
 
-
-def carry_out(experiment: Experiment) -> None:
+def carry_out(experiment: Experiment, *, trust_code: bool = False) -> None:
     """Train what is not finished, and say how far it is.
 
     An interrupted run goes on where it was. Several processes may work on one experiment: what another trains is left
     to it, and waited for when nothing else is left to do.
+
+    Args:
+        experiment: what to train.
+        trust_code: import and call ``python:`` functions that the experiment or a run names.
 
     Raises:
         InputError: before anything runs, for a folder that holds another run or other files; later, with the run's
@@ -33,18 +35,26 @@ def carry_out(experiment: Experiment) -> None:
     if was_launched():
         raise InputError("an experiment's runs are shared out otherwise: start `spikestill compare` several times")
     refuse_other_runs(experiment.runs)
+    with consent(trust_code=trust_code):
+        _carry_out(experiment)
+
+
+def _carry_out(experiment: Experiment) -> None:
     runs = experiment.in_order()
+    for planned in runs:
+        for name in () if _is_finished(planned.folder) else code_names(as_mapping(planned.recipe)):
+            require_consent(name)
     labels = {
         planned.folder: f"run {number} of {len(runs)}: {planned.folder}" for number, planned in enumerate(runs, 1)
     }
     for planned in runs:
         if _is_finished(planned.folder):
-            print(f"{labels[planned.folder]} is finished", flush=True)
+            print(visible(f"{labels[planned.folder]} is finished"), flush=True)
     left = [planned for planned in runs if not _is_finished(planned.folder)]
     while left:
         others = [planned for planned in left if not _made(planned, labels[planned.folder], wait=False)]
         if len(others) == len(left):
-            print(f"{labels[left[0].folder]} is being trained by another process", flush=True)
+            print(visible(f"{labels[left[0].folder]} is being trained by another process"), flush=True)
             _made(left[0], labels[left[0].folder], wait=True)
         left = others
 
@@ -60,7 +70,7 @@ def _made(planned: PlannedRun, label: str, *, wait: bool) -> bool:
         begun = (run.folder / "recipe.yaml").exists()
     if run.finished:
         return True
-    print(f"{label}{' goes on' if begun else ''}", flush=True)
+    print(visible(f"{label}{' goes on' if begun else ''}"), flush=True)
     try:
         train(planned.recipe, resume=True)
     except HeldError:  # another process was faster
@@ -88,9 +98,7 @@ def unfinished(experiment: Experiment) -> list[PlannedRun]:
 def refuse_other_runs(runs: Iterable[PlannedRun]) -> None:
     """Compare what lies in the folders with what the file says.
 
-    Of a finished run, the place of its data and of the networks that it learned from does not count: data count as the
-    same where format and last folder are, networks where their weights are, or where one of the two is not there to be
-    compared. An interrupted run goes on only with the very same fields.
+    Where its data and the networks that it learned from lie does not count (see :func:`recipe_changes`).
 
     Raises:
         InputError: naming the runs that were made otherwise, and the fields in which they differ.
@@ -100,11 +108,7 @@ def refuse_other_runs(runs: Iterable[PlannedRun]) -> None:
         run = Run.refuse_used(planned.folder, resume=True)
         if not (run.folder / "recipe.yaml").exists():
             continue
-        stored = run.read_yaml("recipe.yaml")
-        other = differences(planned.recipe, stored)
-        if run.finished:
-            other = list(_meaningful(other, as_mapping(planned.recipe), stored, run))
-        if other:
+        if other := recipe_changes(planned.recipe, run):
             found.setdefault(", ".join(other), []).append(planned.folder)
     if found:
         complaints = [f"{_few(folders)} made with other values of {fields}" for fields, folders in found.items()]
@@ -113,29 +117,3 @@ def refuse_other_runs(runs: Iterable[PlannedRun]) -> None:
 
 def _few(folders: Sequence[str]) -> str:
     return f"{folders[0]} was" if len(folders) == 1 else f"{folders[0]} and {len(folders) - 1} more were"
-
-
-def _meaningful(names: list[str], asked: Mapping[str, Any], stored: Mapping[str, Any], run: Run) -> Iterator[str]:
-    """Of fields that differ, those that say more than where something lies."""
-    for name in names:
-        here, there = asked[name], stored.get(name)
-        moved = name == "data_dir"
-        if isinstance(here, str) and isinstance(there, str):
-            if name == "data":
-                moved = _without_place(here) == _without_place(there)
-            elif name in _NETWORKS:
-                weights = {_fingerprint(here, run), _fingerprint(there, run)}
-                moved = ":" not in here + there and (len(weights) == 1 or None in weights)
-        if not moved:
-            yield name
-
-
-def _without_place(data: str) -> tuple[str, str]:
-    """``parquet:/somewhere/cifar10`` as its format and its last folder."""
-    kind, _, path = data.partition(":")
-    return kind, PurePath(path).name
-
-
-def _fingerprint(network: str, run: Run) -> str | None:
-    """That of the weights in a run folder, or in a folder of that name beside ``run``, if it was moved with it."""
-    return Run(Path(network)).fingerprint or Run(run.folder.parent / Path(network).name).fingerprint

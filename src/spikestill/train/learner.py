@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from spikestill.data import Batches
 from spikestill.graph import SpikingNetwork
 from spikestill.graph import record as record_of
-from spikestill.nn import Events, Poisson
+from spikestill.nn import Events
 from spikestill.objectives import Guide, Objective
 from spikestill.recipes import AnnRecipe, DistillRecipe, Recipe
 from spikestill.train.anytime import draw_timesteps
@@ -54,6 +54,8 @@ class Learner(lightning.LightningModule, ABC):
         processes: Processes = ALONE,
     ) -> None:
         super().__init__()
+        # Of few validation images, some processes may get none.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.network = network
         self.recipe = recipe
         self.batches = batches
@@ -88,9 +90,15 @@ class Learner(lightning.LightningModule, ABC):
         return [self.network]
 
     @property
-    def _encoder(self) -> Poisson | None:
-        """The encoder that draws spikes, if there is one."""
-        return next((module for module in self.network.modules() if isinstance(module, Poisson)), None)
+    def participants(self) -> list[nn.Module]:
+        """Every network and objective that runs in a step or a validation."""
+        return [self.network] if self.average is None else [self.network, self.average]
+
+    @property
+    def _drawing(self) -> list[Any]:
+        """The modules among them that draw from generators of their own, each once, in order."""
+        found = (module for participant in self.participants for module in participant.modules())
+        return list(dict.fromkeys(module for module in found if hasattr(module, "random_state")))
 
     @property
     def kept(self) -> nn.Module:
@@ -197,6 +205,8 @@ class Learner(lightning.LightningModule, ABC):
         row = {"train_loss": loss / images, "train_accuracy": correct / images}
         row |= {f"train_{name}": term / images for name, term in zip(self.terms, terms, strict=True)}
         images, loss, correct = self.processes.reduced(self._validated).tolist()
+        if images == 0:
+            raise InputError("no validation image can be read, so no epoch can be chosen: mend the files")
         row |= {"validation_loss": loss / images, "validation_accuracy": correct / images}
         self._totals.zero_()
         self._validated.zero_()
@@ -206,8 +216,8 @@ class Learner(lightning.LightningModule, ABC):
         """Of several processes, give each its own random numbers, so that no two draw the same spikes or masks."""
         if self.processes.count > 1:
             torch.manual_seed(self.processes.own_seed(self.recipe.seed))
-        if self._encoder:
-            self.processes.draw_apart(self._encoder, self._totals.device)
+        for module in self._drawing:
+            self.processes.draw_apart(module, self._totals.device)
 
     def setup(self, stage: str) -> None:
         """Note which parameters are weights, before a strategy cuts them into flat pieces."""
@@ -230,7 +240,7 @@ class Learner(lightning.LightningModule, ABC):
         checkpoint["totals"] = self.processes.reduced(self._totals).cpu()
         checkpoint["skipped_steps"] = self.skipped_steps
         checkpoint["random"] = self.processes.gathered(torch.get_rng_state())
-        checkpoint["encoder_random"] = self.processes.gathered(self._encoder.random_state if self._encoder else None)
+        checkpoint["generators"] = self.processes.gathered([module.random_state for module in self._drawing])
         if self._totals.is_cuda:
             checkpoint["random_cuda"] = self.processes.gathered(torch.cuda.get_rng_state(self._totals.device))
 
@@ -242,13 +252,13 @@ class Learner(lightning.LightningModule, ABC):
         self.skipped_steps = checkpoint.get("skipped_steps", 0)
         own = _state_of(checkpoint["random"], self.processes)
         if own is not None:
-            torch.set_rng_state(own)
-        own = _state_of(checkpoint.get("encoder_random"), self.processes)
-        if own is not None and self._encoder:
-            self._encoder.random_state = own
+            torch.set_rng_state(own.cpu())
+        generators = _state_of(checkpoint.get("generators"), self.processes)
+        for module, state in zip(self._drawing, generators or (), strict=generators is not None):
+            module.random_state = None if state is None else state.cpu()
         own = _state_of(checkpoint.get("random_cuda"), self.processes)
         if own is not None and self._totals.is_cuda:
-            torch.cuda.set_rng_state(own, self._totals.device)
+            torch.cuda.set_rng_state(own.cpu(), self._totals.device)
 
 
 class AnnLearner(Learner):
@@ -309,6 +319,11 @@ class DistillLearner(Learner):
     def trained(self) -> list[nn.Module]:  # noqa: D102
         return [self.network, self.objectives]
 
+    @property
+    def participants(self) -> list[nn.Module]:  # noqa: D102
+        (teacher,) = self._teacher
+        return [*super().participants, self.objectives, *([] if teacher is None else [teacher])]
+
     def remember_teacher(self) -> None:
         """Ask the teacher once for its logits of all training images, if every epoch would ask for the same again."""
         (teacher,) = self._teacher
@@ -357,14 +372,9 @@ class DistillLearner(Learner):
             return record_of(teacher, images, taps=self._teacher_taps, gradients=self._teacher_gradients, labels=labels)
 
 
-def _state_of(states: Any, processes: Processes) -> Tensor | None:
-    """A process's random state; None where the checkpoint was written by another number of them."""
-    if isinstance(states, Tensor):  # older checkpoints hold the one process's
-        states = [states]
-    if states is None or len(states) != processes.count:
-        return None
-    own: Tensor | None = states[processes.rank]
-    return None if own is None else own.cpu()
+def _state_of(states: Any, processes: Processes) -> Any:
+    """A process's random state, or states; None where the checkpoint was written by another number of processes."""
+    return None if states is None or len(states) != processes.count else states[processes.rank]
 
 
 def _union(taps: Any) -> tuple[str, ...]:

@@ -38,7 +38,17 @@ def refuse_missing(recipe: Recipe) -> None:
 
 
 def live_logger(recipe: Recipe, folder: Path) -> Logger | None:
-    """The logger that a recipe names, on a folder of its own in the run folder; None for none."""
+    """The logger that a recipe names, on a folder of its own in the run folder; None for none.
+
+    Once it fails, on a full disk for instance, it is left alone: no training ends for it.
+    """
+    from spikestill.train.tolerant_logger import TolerantLogger
+
+    logger = _named(recipe, folder)
+    return None if logger is None else TolerantLogger(logger)
+
+
+def _named(recipe: Recipe, folder: Path) -> Logger | None:
     from lightning.pytorch import loggers
 
     name = recipe.logger

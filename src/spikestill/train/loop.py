@@ -20,13 +20,11 @@ from spikestill import runs
 from spikestill.data import Batches, DataSet
 from spikestill.graph import SpikingNetwork
 from spikestill.recipes import AnnRecipe, DistillRecipe, NetworkDescription, Recipe, as_mapping
-from spikestill.recipes.loading import differences
 from spikestill.runs import HeldError, Run
 from spikestill.train.callbacks import (
     AtomicCheckpoints,
     Journal,
     Progress,
-    best_weights_file,
     last_checkpoint_file,
 )
 from spikestill.train.conversion import trainable_ann
@@ -37,7 +35,9 @@ from spikestill.train.loaders import load_data, make_batches, normalised_as, pla
 from spikestill.train.measuring import TEST_SEED, evidence_of, examine
 from spikestill.train.memory import saying_what_to_lower
 from spikestill.train.origins import Meter, recorded
+from spikestill.train.overlap import check_folder
 from spikestill.train.processes import ALONE, Processes, together
+from spikestill.train.provenance import Provenance, recipe_changes, relocated
 from spikestill.train.remarks import remarks_kept
 from spikestill.train.stopping import StoppedError
 from spikestill.train.strategies import refuse_strategy, shared_training
@@ -80,6 +80,9 @@ def execute(
         InputError: for whatever in recipe, data, teacher or folder cannot be used, and when the loss is not finite.
     """
     processes = together(recipe.device)
+    recipe = relocated(recipe)
+    with processes.agreed():
+        check_folder(recipe)
     with _held(Run(Path(recipe.folder)), processes, wait):
         return _execute(recipe, processes, resume, overwrite, network, teacher, data, read_test)
 
@@ -146,7 +149,9 @@ def _execute(
                 run.clear()
             run.write_yaml("recipe.yaml", as_mapping(recipe))
             run.write_json("environment.json", runs.environment() | ({"remarks": remarks} if remarks else {}))
-    journal = _fit(recipe, run, learner, train_batches, validation_batches, device, resume)
+        provenance = Provenance.of(recipe, data)
+    journal = Journal(run, recipe.checkpoint_minutes, device, provenance, data.unreadable, processes)
+    _fit(recipe, run, learner, journal, train_batches, validation_batches, device, resume)
     if not read_test:
         return run
     remarks = [remark for one in origins for remark in one.remarks]
@@ -158,8 +163,7 @@ def _execute(
 
 
 def _refuse_other_recipe(run: Run, recipe: Recipe) -> None:
-    other = differences(recipe, run.read_yaml("recipe.yaml"))
-    if other:
+    if other := recipe_changes(recipe, run):
         raise InputError(f"cannot resume {run.folder}: it was started with other values of {', '.join(other)}")
 
 
@@ -192,15 +196,15 @@ def _fit(
     recipe: Recipe,
     run: Run,
     learner: Learner,
+    journal: Journal,
     train_batches: Batches,
     validation_batches: Batches,
     device: torch.device,
     resume: bool,
-) -> Journal:
-    journal = Journal(run, recipe.checkpoint_minutes, device)
+) -> None:
     if recipe.epochs == 0:
         journal.keep_untrained(learner, _validation_accuracy(recipe, learner, validation_batches, device))
-        return journal
+        return
     label = f"{recipe.method} {recipe.network} seed {recipe.seed}"
     checkpoint = last_checkpoint_file(run)
     # FSDP leaves a network in flat pieces: a copy takes its weights in the end.
@@ -238,7 +242,6 @@ def _fit(
             raise
     if whole is not None:
         learner.network = whole
-    return journal
 
 
 def _validation_accuracy(recipe: Recipe, learner: Learner, batches: Batches, device: torch.device) -> float:
@@ -269,14 +272,15 @@ def _finish(
     network = learner.kept.to(device)
     processes = learner.processes
     with processes.agreed():
-        network.load_state_dict(runs.read_weights(best_weights_file(run)))
+        network.load_state_dict(journal.best_weights())
     network.eval()
     kind = "model" if description.spiking is None else "student"
     if isinstance(network, SpikingNetwork):
         description = dataclasses.replace(description, conversion=network.body.meta.get("converted"))
     with processes.agreed():
         if processes.is_first:
-            run.write_network(kind, network.state_dict(), description.as_json())
+            told = {"epoch": journal.best_epoch, "validation_accuracy": journal.best_accuracy}
+            run.write_network(kind, network.state_dict(), description.as_json(), told)
         test = make_batches(recipe, data, description, "test", device, processes)
     started = time.monotonic()
     examined = examine(

@@ -24,6 +24,7 @@ from spikestill.runs import Run
 from spikestill.train.evidence import gathered, guides
 from spikestill.train.loaders import load_data, make_batches, resolve_device
 from spikestill.train.processes import ALONE, Processes, together
+from spikestill.trust import consent
 from spikestill.types import InputError
 
 __all__ = ["TEST_SEED", "Measurement", "evaluate", "evidence_of", "examine", "examine_run", "recipe_of"]
@@ -123,6 +124,7 @@ def evaluate(
     data_dir: str | None = None,
     device: str = "auto",
     precision: str | None = None,
+    trust_code: bool = False,
 ) -> dict[str, Any]:
     """Measure a run's network; if that is on its own test images at all its time steps, renew its ``analysis.json``.
 
@@ -134,6 +136,7 @@ def evaluate(
         data_dir: where named data sets lie, if elsewhere than at training.
         device: cpu, cuda or auto.
         precision: float32 or bf16; by default that of the training.
+        trust_code: import and call a ``python:`` function that the run names.
 
     Returns:
         The figures of a :class:`Measurement`, and the number of images.
@@ -145,12 +148,14 @@ def evaluate(
     recipe = recipe_of(run, data, data_dir)
     processes = together(device)
     images, where = load_data(recipe, processes), resolve_device(device, processes)
-    description, network = _loaded(run, recipe, images, where)
+    with consent(trust_code=trust_code):
+        description, network = _loaded(run, recipe, images, where)
     if processes.is_first:
         _remark_on_steps(run, recipe, description, timesteps)
     measured = _examined(recipe, images, description, network, where, processes, split, timesteps, precision)
     if processes.is_first and split == "test" and data is None and timesteps is None:
-        evidence = evidence_of(recipe, images, description, network, measured, where)
+        with consent(trust_code=trust_code):
+            evidence = evidence_of(recipe, images, description, network, measured, where)
         try:
             evidence.write(run)
         except InputError as error:  # a folder that can only be read: its figures are wanted all the same

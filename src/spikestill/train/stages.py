@@ -11,6 +11,8 @@ from spikestill.recipes import AnnRecipe, DistillRecipe, Recipe
 from spikestill.runs import Run
 from spikestill.train.loaders import load_data
 from spikestill.train.loop import execute
+from spikestill.train.overlap import check_folder
+from spikestill.train.provenance import relocated
 from spikestill.train.teachers import names_model, training_it_needs
 from spikestill.types import InputError
 
@@ -34,6 +36,8 @@ def with_stages(recipe: Recipe, *, resume: bool, overwrite: bool) -> Recipe:
     """
     if not isinstance(recipe, DistillRecipe):
         return recipe
+    recipe = relocated(recipe)
+    check_folder(recipe)
     for name in _STAGES:
         stage, data = recipe.stage(name), None
         if stage is None and name == "teacher" and recipe.teacher is not None and names_model(recipe.teacher):

@@ -49,15 +49,20 @@ class StopRequest:
             signal.signal(number, handler)
         self._before = {}
 
+    def pending(self, processes: Processes, device: torch.device) -> int:
+        """The signal by which any of the processes was asked to stop; 0 for none. Every one of them has to ask."""
+        if processes.count == 1:
+            return self.number or 0
+        return int(processes.reduced(torch.tensor(float(self.number or 0), device=device), "max"))
+
     def obey(self, processes: Processes, device: torch.device) -> None:
-        """Stop every process, if the first one was asked to; to be called when a checkpoint has been written.
+        """Stop every process, if one of them was asked to; to be called when a checkpoint has been written.
 
         Raises:
             StoppedError: then.
         """
-        number = self.number or 0
-        if processes.decided(number > 0, device):
-            raise StoppedError(number or signal.SIGTERM)
+        if number := self.pending(processes, device):
+            raise StoppedError(number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number

@@ -13,6 +13,7 @@ from spikestill.report.finished import read_result
 from spikestill.runs import Run
 from spikestill.train.loaders import load_data
 from spikestill.train.measuring import examine_run, recipe_of
+from spikestill.trust import consent
 from spikestill.types import InputError
 
 __all__ = ["Finding", "of_files", "verify"]
@@ -45,7 +46,12 @@ class Finding:
 
 
 def verify(
-    folder: str | Path, *, data: str | None = None, data_dir: str | None = None, device: str = "auto"
+    folder: str | Path,
+    *,
+    data: str | None = None,
+    data_dir: str | None = None,
+    device: str = "auto",
+    trust_code: bool = False,
 ) -> list[Finding]:
     """Hold a finished run against its own files and, where its weights are there, against a new measurement.
 
@@ -57,6 +63,7 @@ def verify(
         data: where its data lie now, if elsewhere than at training.
         data_dir: likewise, for data sets with a name.
         device: cpu, cuda or auto.
+        trust_code: import and call a ``python:`` function that the run names.
 
     Raises:
         InputError: when the run is not finished, a file is missing or damaged, or the data cannot be read.
@@ -70,7 +77,8 @@ def verify(
     if run.weights_file is not None:
         images = load_data(recipe)
         found += _of_data(images, result)
-        found += _of_figures(recipe, result, examine_run(run, recipe, images, device).figures)
+        with consent(trust_code=trust_code):
+            found += _of_figures(recipe, result, examine_run(run, recipe, images, device).figures)
     return found
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from markupsafe import Markup, escape
 
+from spikestill.text import visible
+
 __all__ = ["WIDTH", "element", "picture"]
 
 WIDTH = 440
@@ -13,11 +15,11 @@ WIDTH = 440
 def element(name: str, *children: str, **attributes: str | float | None) -> Markup:
     """One element. In names of attributes ``_`` stands for ``-``, one at the end is left out (``class_``)."""
     texts = (
-        f' {key.rstrip("_").replace("_", "-")}="{escape(_text(value))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{escape(visible(_text(value)))}"'
         for key, value in attributes.items()
         if value is not None
     )
-    inside = Markup("").join(children)
+    inside = Markup("").join(visible(child) if type(child) is str else child for child in children)
     return Markup(f"<{name}{''.join(texts)}>{inside}</{name}>")
 
 

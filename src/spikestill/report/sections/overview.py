@@ -32,8 +32,10 @@ def headline(systems: Sequence[Shown]) -> Headline:
     if len(systems) > 1:
         *names, last = dict.fromkeys(system.name for system in systems)
         listed = f"{', '.join(names)} and {last}" if names else last
-        best = max((one for one in systems if one.spikes), key=_accuracy, default=systems[0])
-        summary = f"{listed[0].upper()}{listed[1:]}, side by side. {_sentence(best, several=True)}"
+        students = [one for one in systems if one.spikes]
+        best = max(students, key=_accuracy, default=systems[0])
+        equals = [one.name for one in students if one is not best and not best.is_apart(_accuracy(one))]
+        summary = f"{listed[0].upper()}{listed[1:]}, side by side. {_sentence(best, several=True, equals=equals)}"
         anns = [one for one in systems if not one.spikes]
         return Headline(
             f"{len(systems)} systems on {data}", summary, _figures(best, anns[0] if len(anns) == 1 else None)
@@ -53,6 +55,7 @@ def overview(systems: Sequence[Shown]) -> Section | None:
         "seeds",
         "T",
         "accuracy",
+        "95 % interval",
         "teacher or ANN",
         "spikes a neuron",
         "SynOps, M",
@@ -61,7 +64,9 @@ def overview(systems: Sequence[Shown]) -> Section | None:
     ]
     rows = [_row(system) for system in systems]
     note = (
-        "Accuracy on the test images, mean ± standard deviation over seeds. SynOps: accumulates an image, in millions. "
+        "Accuracy on the test images, mean ± standard deviation over seeds. The interval is Wilson's, of the number of "
+        "test images: systems whose difference lies within chance are not ranked. SynOps: accumulates an image, in "
+        "millions. "
         "Energy: an estimate, as a share of the same network's as an ANN. Minutes are those of the training."
     )
     kept = [column for column, cells in enumerate(zip(*rows, strict=True)) if any(cells)]
@@ -74,7 +79,7 @@ def _accuracy(system: Shown) -> float:
     return system.figure("test_accuracy") or 0.0
 
 
-def _sentence(system: Shown, several: bool = False) -> str:
+def _sentence(system: Shown, several: bool = False, equals: Sequence[str] = ()) -> str:
     accuracy, teacher, energy = system.figure("test_accuracy"), system.teacher, system.energy_share
     if accuracy is None:
         return "Its result holds no test accuracy."
@@ -82,10 +87,15 @@ def _sentence(system: Shown, several: bool = False) -> str:
         return f"An ANN that puts {share(accuracy)} of the test images into their class."
     steps = plural(system.timesteps, "time step")
     who = f"The best student, {system.name}, reaches" if several else f"A spiking network of {steps} reaches"
+    if equals:
+        who = f"Of the students {system.name} reaches the most,"
     text = f"{who} {share(accuracy)} {'after ' + steps if several else 'test accuracy'}"
     if teacher is not None:
         who = "its teacher" if system.origin == "teacher" else "the ANN that it was converted from"
         text += f"; {who} reaches {share(teacher[1])}"
+    if equals and system.tested is not None:
+        images = plural(system.tested[1], "test image")
+        text += f". On {images} that is no difference from {', '.join(equals)} (95\N{NO-BREAK SPACE}% intervals)"
     if energy is not None:
         text += f". Its layers take an estimated {share(energy, 0)} of the energy that they would take as an ANN"
     return f"{text}."
@@ -97,12 +107,14 @@ def _figures(system: Shown, ann: Shown | None = None) -> list[tuple[str, str, st
     if accuracy is not None:
         seeds = plural(len(system.seeds), "seed")
         said = f"± {share(spread)} over {seeds}" if spread is not None else f"test accuracy, seed {system.seeds[0]}"
+        said += f"; 95\N{NO-BREAK SPACE}% interval {system.interval}" if system.interval else ""
         found.append(("student" if system.spikes else "ANN", share(accuracy), said))
     beside = ann.figure("test_accuracy") if ann is not None else None
     level = system.teacher[1] if system.teacher is not None else beside
     if level is not None and accuracy is not None and system.spikes:
-        gap = 100 * (accuracy - level)
-        found.append((system.origin if system.teacher else "ANN", share(level), _gap(gap)))
+        said = _gap(100 * (accuracy - level))
+        said += "" if system.is_apart(level) else ", which is no difference on so many images"
+        found.append((system.origin if system.teacher else "ANN", share(level), said))
     if system.spikes:
         spikes = system.figure("test_spikes_per_neuron")
         fired = f"{spikes:.2f} spikes a neuron" if spikes is not None else "an image is shown"
@@ -130,6 +142,7 @@ def _row(system: Shown) -> list[str]:
         ", ".join(map(str, system.seeds)),
         str(system.timesteps) if system.spikes else "",
         run.accuracy,
+        system.interval,
         f"{100 * teacher[1]:.2f}" if teacher is not None else "",
         spikes,
         operations,

@@ -44,7 +44,8 @@ def _over_time(spiking: Sequence[Shown], systems: Sequence[Shown]) -> Block:
     return line_chart(
         "accuracy-over-time",
         "Accuracy at every time step",
-        f"Test accuracy against the number of time steps; {first.name} reaches {reached} after {last}.",
+        f"Test accuracy against the number of time steps; {first.name} reaches {reached} after "
+        f"{first.measured.steps[-1]}.",
         lines,
         axis("time steps", [1, max(last, 2)], whole=True),
         axis("test accuracy, %", [*values, *spread], percent=True),
@@ -85,7 +86,7 @@ def _early_exit(recorded: Sequence[Shown]) -> Block:
     first = recorded[0].recorded
     assert first is not None
     best = max(first.early_exit, key=lambda one: (one.accuracy, -one.mean_steps))
-    reached = f"{share(best.accuracy)} with {best.mean_steps:.2f} of {plural(last, 'step')} on average"
+    reached = f"{share(best.accuracy)} with {best.mean_steps:.2f} of {plural(recorded[0].timesteps, 'step')} on average"
     note = f"{recorded[0].name}: {reached}. The threshold was not chosen on other data: this is what is possible."
     if any(len(system.seeds) > 1 for system in recorded):
         note += " Of several seeds the first is shown."

@@ -16,7 +16,7 @@ from spikestill.recipes import DistillRecipe, NetworkDescription, load
 from spikestill.runs import Run, read_weights
 from spikestill.train.auto.ann import DescriptionInHand, GivenAnn
 from spikestill.train.auto.settings import Settings
-from spikestill.train.callbacks import best_weights_file
+from spikestill.train.callbacks import kept_weights_file
 from spikestill.train.guidance import find_start, guided_learner, initial_student
 from spikestill.train.learner import DistillLearner
 from spikestill.train.loaders import make_batches
@@ -78,8 +78,8 @@ class Context:
     def trained(self, recipe: DistillRecipe, run: Run) -> SpikingNetwork:
         """The student with the weights that validation chose; its run need not be finished."""
         network = self.student(recipe)
-        best = best_weights_file(run)
-        network.load_state_dict(read_weights(best) if best.is_file() else run.read_weights())
+        best = kept_weights_file(run)
+        network.load_state_dict(run.read_weights() if best is None else read_weights(best))
         return network.to(self.device).eval()
 
     def train(self, recipe: DistillRecipe, *, read_test: bool) -> Run:

@@ -7,6 +7,7 @@ from typing import Any
 
 from spikestill.progress import duration
 from spikestill.recipes import DistillRecipe
+from spikestill.text import visible
 from spikestill.train.auto.candidates import Candidate, conversions, random_start, starts, training_fields
 from spikestill.train.auto.context import Context
 from spikestill.train.auto.ledger import Ledger
@@ -200,4 +201,4 @@ class Course:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    print(visible(text), flush=True)

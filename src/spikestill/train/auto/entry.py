@@ -24,6 +24,7 @@ def auto(
     budget: str | float = "30m",
     out: str | Path | None = None,
     overwrite: bool = False,
+    trust_code: bool = False,
     **options: Any,
 ) -> AutoResult:
     """Find the best spiking network of a trained ANN: convert it in every way, train if that is not good enough.
@@ -39,6 +40,7 @@ def auto(
         budget: time for everything, such as 90s, 30m or 2h; a number alone means minutes.
         out: the folder of auto.json, table.csv, report.html and the runs; by default one under runs/.
         overwrite: begin anew where an earlier one lies.
+        trust_code: import and call a ``python:`` function that a run names; one among the arguments needs no consent.
         **options: further fields of ``Settings``: model, weights, width, model_options, student, mean, std, data_dir,
             image_size, anytime, images, epochs, batch_size, precision, seed, device.
 
@@ -50,6 +52,7 @@ def auto(
     """
     from torch import nn
 
+    from spikestill import trust
     from spikestill.train.auto.carrying_out import carry_out
     from spikestill.train.auto.settings import Settings, parse_budget
     from spikestill.types import unknown_name
@@ -69,4 +72,5 @@ def auto(
         "budget": parse_budget(budget),
     }
     settings = Settings(ann=name, **given, **options)
-    return carry_out(settings, module, None if out is None else Path(out), overwrite=overwrite)
+    with trust.consent(trust.code_names([{"model": name}, options]), trust_code=trust_code):
+        return carry_out(settings, module, None if out is None else Path(out), overwrite=overwrite)

@@ -7,6 +7,7 @@ from typing import Any
 
 from spikestill.recipes import DistillRecipe
 from spikestill.runs import Run
+from spikestill.text import visible
 from spikestill.train.auto.candidates import Start, training_fields, without_blockwise
 from spikestill.train.auto.context import Context
 from spikestill.train.auto.ledger import Ledger
@@ -67,7 +68,7 @@ class Training:
             f"{planned['left']:.0f} seconds that are left, with {planned['kept']:.0f} kept for validation and test"
         )
         ledger.reason(text)
-        print(text, flush=True)
+        print(visible(text), flush=True)
         recipe = self._recipe(start, probe, epochs=course["epochs"], images=course["images"], folder="trained")
         outcome = ledger.step("trained", lambda: self._train(recipe, start))
         if not outcome["rows"]:
@@ -156,7 +157,7 @@ class Training:
         return outcome
 
     def _try(self, start: Start, probe: dict[str, Any], steps: int) -> dict[str, Any]:
-        print(f"on trial, {steps} steps from {start.name}:", flush=True)
+        print(visible(f"on trial, {steps} steps from {start.name}:"), flush=True)
         images = steps * self._context.settings.batch_size
         recipe = self._recipe(start, probe, epochs=1, images=images, folder=f"trial-{start.key}")
         trained = self._trained(recipe)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import struct
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reliability.mutations import Kind
 from spikestill.recipes import DistillRecipe, NetworkDescription, load
 from spikestill.recipes.names import presets
 from spikestill.runs import Run
+from tests.robustness.mutations import Kind
 
 __all__ = ["FORMATS", "Format"]
 
@@ -243,33 +242,16 @@ def _read_gesture(file: Path) -> object:
 
 
 def _write_aedat4(folder: Path) -> Path:
+    from spikestill.data.aedat4_writing import aedat4
+    from spikestill.data.frames import Recording
     from spikestill.data.recordings import _OBJECTS
 
+    content = aedat4(Recording(*_events().T), sensor=128, source="DVS128", compress=False)
     for name in _OBJECTS:
         (folder / "CIFAR10DVS" / name).mkdir(parents=True)
         for number in range(2):
-            (folder / "CIFAR10DVS" / name / f"{number}.aedat4").write_bytes(_aedat4(_events()))
+            (folder / "CIFAR10DVS" / name / f"{number}.aedat4").write_bytes(content)
     return folder / "CIFAR10DVS" / "airplane" / "0.aedat4"
-
-
-def _aedat4(events: np.ndarray) -> bytes:
-    """As DV writes it: a line, a header with its description, then a packet of events; each part a flatbuffer."""
-    text = (
-        b'<dv version="2.0"><node name="outInfo" path="/mainloop/Recorder/outInfo/"><node name="0" '
-        b'path="/mainloop/Recorder/outInfo/0/"><attr key="compression" type="string">NONE</attr><attr '
-        b'key="typeIdentifier" type="string">EVTS</attr><node name="info" path="/mainloop/Recorder/outInfo/0/info/">'
-        b'<attr key="sizeX" type="int">128</attr><attr key="sizeY" type="int">128</attr></node></node></node></dv>'
-    )
-    table = struct.pack("<iiqI", 16, 0, -1, 4) + struct.pack("<I", len(text)) + text + b"\0"
-    header = struct.pack("<I4s", 24, b"IOHE") + struct.pack("<HHHHH", 10, 24, 4, 8, 16).ljust(16, b"\0") + table
-    header = header.ljust(-(-len(header) // 4) * 4, b"\0")
-    rows = np.zeros(len(events), [("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("on", "u1"), ("pad", "V3")])
-    for column, name in enumerate(("x", "y", "on", "t")):
-        rows[name] = events[:, column]
-    packet = struct.pack("<I4s", 16, b"EVTS") + struct.pack("<HHH", 6, 8, 4).ljust(8, b"\0") + struct.pack("<iI", 8, 8)
-    packet += bytes(4) + struct.pack("<I", len(rows)) + rows.tobytes()
-    packet = struct.pack("<I", len(packet)) + packet
-    return b"#!AER-DAT4.0\r\n" + struct.pack("<I", len(header)) + header + struct.pack("<ii", 0, len(packet)) + packet
 
 
 def _read_aedat4(file: Path) -> object:

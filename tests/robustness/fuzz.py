@@ -1,4 +1,4 @@
-"""``python -m reliability.fuzz``: damaged files of every format, and what their readers make of them.
+"""``python -m tests.robustness.fuzz``: damaged files of every format, and what their readers make of them.
 
 A valid file is damaged in a seeded way and read as a command reads it. Allowed are a result, and ``InputError``: a line
 for the user. Anything else is a fault: another exception, too much time or memory, the end of the process, and a file
@@ -25,10 +25,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from reliability.mutations import mutated
-from reliability.readers import FORMATS
 from spikestill.cli.tables import print_rows
 from spikestill.types import InputError
+from tests.robustness.mutations import mutated
+from tests.robustness.readers import FORMATS
 
 __all__ = ["Counts", "main", "run_fuzz"]
 
@@ -92,7 +92,7 @@ def run_fuzz(names: Iterable[str], mutations: int, place: Path, *, seed: int = 0
 def _some(name: str, seed: int, cases: range, place: Path, counts: Counts) -> int:
     """Cases in one process until they are through or it ends; the number of the next one."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["reliability.readers", "spikestill.train", "jsonargparse"])
+    processes.set_forkserver_preload(["tests.robustness.readers", "spikestill.train", "jsonargparse"])
     receiver, sender = processes.Pipe(duplex=False)
     process = processes.Process(target=_read_all, args=(name, seed, cases, place, sender))
     process.start()
@@ -178,7 +178,7 @@ def _listed(place: Path) -> set[tuple[str, int, int]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the counts by format; the exit status is 1 where there is a fault."""
-    parser = argparse.ArgumentParser("python -m reliability.fuzz", description=__doc__)
+    parser = argparse.ArgumentParser("python -m tests.robustness.fuzz", description=__doc__)
     parser.add_argument("--mutations", type=int, default=2000, help="of each format")
     parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=list(FORMATS))
     parser.add_argument("--seed", type=int, default=0, help="of the mutations")

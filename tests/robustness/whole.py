@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["damaged", "differing", "leftovers"]
 
-_OF_A_FINISHED_RUN = ("recipe.yaml", "environment.json", "metrics.csv", "student.json", "student.safetensors")
+_OF_A_FINISHED_RUN = ("recipe.yaml", "environment.json")
 _CLOCKS = ("training_seconds", "test_seconds", "training_peak_memory_mib")
 
 
@@ -33,19 +33,37 @@ def damaged(folder: Path) -> list[str]:
             read(path)
         except Exception as error:  # whatever half a file can make its reader raise
             complaints.append(f"{path.name}: {type(error).__name__}: {error}")
-    if (folder / "result.json").exists():
-        complaints += [f"{name} is missing" for name in _OF_A_FINISHED_RUN if not (folder / name).exists()]
+    for result in folder.rglob("result.json"):  # of the run itself, and of its stages beside it
+        names = (*_OF_A_FINISHED_RUN, *_of_network(result.parent), *_of_training(json.loads(result.read_text())))
+        complaints += [f"{name} is missing" for name in names if not (result.parent / name).exists()]
     return complaints
 
 
 def differing(folder: Path, reference: Path) -> list[str]:
     """The files in which two finished runs differ: weights and evidence by their bytes, figures but for the clocks."""
-    names = ("student.safetensors", "student.json", "analysis.json")
-    found = [name for name in names if (folder / name).read_bytes() != (reference / name).read_bytes()]
+    found = [
+        name
+        for name in (*_of_network(reference), "analysis.json")
+        if _content(folder / name) != _content(reference / name)
+    ]
     for name, read in (("metrics.csv", _figures), ("result.json", _result)):
-        if read(folder / name) != read(reference / name):
+        if (reference / name).exists() and read(folder / name) != read(reference / name):
             found.append(name)
     return found
+
+
+def _of_network(folder: Path) -> tuple[str, str]:
+    kind = "student" if (folder / "student.safetensors").exists() else "model"
+    return f"{kind}.json", f"{kind}.safetensors"
+
+
+def _of_training(result: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("metrics.csv",) if result.get("epochs") else ()
+
+
+def _content(path: Path) -> bytes:
+    """The bytes, without where the run lies: beside it lie the networks that it learned from."""
+    return path.read_bytes().replace(str(path.parent.parent).encode(), b"")
 
 
 def _figures(path: Path) -> list[dict[str, str]]:
@@ -55,7 +73,7 @@ def _figures(path: Path) -> list[dict[str, str]]:
 
 
 def _result(path: Path) -> dict[str, Any]:
-    return {name: value for name, value in json.loads(path.read_text()).items() if name not in _CLOCKS}
+    return {name: value for name, value in json.loads(_content(path)).items() if name not in _CLOCKS}
 
 
 def _mapping(value: object) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from reliability.fuzz import Counts, run_fuzz
-from reliability.mutations import CANARY, mutated
-from reliability.readers import FORMATS
 from spikestill.types import InputError
+from tests.robustness.fuzz import Counts, run_fuzz
+from tests.robustness.mutations import CANARY, mutated
+from tests.robustness.readers import FORMATS
 
 QUICK = ("teacher weights", "Parquet", "tar shard", "image", "NumPy events")
 

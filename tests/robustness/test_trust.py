@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import tarfile
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from spikestill import train
+from spikestill.cli import main
 from spikestill.data import EventFrames
 from spikestill.data.recordings import read_dvs_gesture
 from spikestill.data.shards import read_shards
 from spikestill.data.unreadable import Unreadable
 from spikestill.models import create
 from spikestill.models.weights import load_weights
-from spikestill.recipes import AnnRecipe, load
+from spikestill.recipes import AnnRecipe, NetworkDescription, load
 from spikestill.recipes.experiment import load_experiment
 from spikestill.report import write_page
 from spikestill.runs import Run
 from spikestill.train.callbacks import AtomicCheckpoints
+from spikestill.trust import consent
 from spikestill.types import InputError
 from tests.data.trees import write_shard
 from tests.report import folders
@@ -36,6 +41,86 @@ class Executes:
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
         return os.mkdir, (str(self.canary),)
+
+
+MARK = "the module was imported"
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A module beside the user's own: it says on standard output that it was imported."""
+    code = f"""
+        from torch import nn
+        print("{MARK}")
+        def net(num_classes, in_channels, image_size):
+            size = image_size // 2
+            last = nn.Linear(2 * size * size, num_classes)
+            return nn.Sequential(nn.Conv2d(in_channels, 2, 3, 2, 1), nn.ReLU(), nn.Flatten(), last)
+    """
+    (tmp_path / "nets_of_mine.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "python:nets_of_mine:net"
+    sys.modules.pop("nets_of_mine", None)
+
+
+SHORT = ["--data=digits", "--epochs=1", "--limit-train=48", "--batch-size=24", "--logger=none", "--device=cpu"]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> None:
+    """The command is refused by one line that shows the name, and the module is not imported."""
+    sys.modules.pop("nets_of_mine", None)
+    status = main(words)
+    said = capsys.readouterr()
+    assert status == 2, said
+    assert "'python:nets_of_mine:net' is code that a file names" in said.err
+    assert said.err.count("\n") == 1
+    assert MARK not in said.out
+    assert "nets_of_mine" not in sys.modules
+
+
+@pytest.mark.slow
+def test_code_that_a_file_names_needs_consent_in_every_command(
+    own_module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "ann", f"--model={own_module}", "--out=ann", *SHORT]) == 0  # typed: no more consent is needed
+    assert main(["distill", "labels-only", f"--student={own_module}", "--timesteps=2", "--out=snn", *SHORT]) == 0
+    capsys.readouterr()
+    for run in ("ann", "snn"):
+        refused(capsys, "evaluate", run)
+        refused(capsys, "verify", run)
+    refused(capsys, "export", "snn", "--to=a.nir", "--replay=noise")
+    refused(capsys, "convert", "ann", "--timesteps=2")
+    refused(capsys, "auto", "ann", "--out=auto", "--budget=1m")
+    refused(capsys, "train", "ann/recipe.yaml", "--out=again")
+    refused(capsys, "distill", "label-distillation", "--student=vgg5", "--teacher=ann", "--out=guided", *SHORT)
+    entry = f'runs: {{a: {{recipe: ann, model: "{own_module}", epochs: 1, limit_train: 48, logger: none}}}}\n'
+    (tmp_path / "experiment.yaml").write_text(entry)
+    refused(capsys, "compare", "experiment.yaml")
+    for words in (["evaluate", "snn"], ["verify", "snn"], ["export", "snn", "--to=a.onnx", "--replay=noise"]):
+        assert main([*words, "--trust-code"]) == 0
+    (tmp_path / "mine.yaml").write_text(f'method: ann\nmodel: "{own_module}"\n')
+    assert main(["train", "mine.yaml", "--out=own", *SHORT]) == 0  # the file is given on this command line
+    assert main(["train", "--out=own", "--resume"]) == 2
+    assert own_module in capsys.readouterr().err
+    for function in (train.evaluate, train.verify):
+        with pytest.raises(InputError, match="is code that a file names"):
+            function("snn", device="cpu")
+        function("snn", device="cpu", trust_code=True)
+
+
+def test_a_run_that_names_a_shell_runs_none_even_with_consent(tmp_path: Path) -> None:
+    canary = tmp_path / "executed"
+    fields = {"num_classes": 10, "input_shape": [1, 8, 8], "mean": [0.5], "std": [0.5], "class_names": ["a"] * 10}
+    evil = {"model": "python:os:system", "options": {"command": f"touch {canary}"}, **fields}
+    description = NetworkDescription.from_json(evil)
+    with pytest.raises(InputError, match="'python:os:system' is code that a file names"):
+        description.build()
+    with consent(trust_code=True), pytest.raises(InputError, match="standard library"):
+        description.build()
+    with pytest.raises(InputError, match="model_options cannot set trust_code"):
+        NetworkDescription.from_json({**evil, "options": {"trust_code": True}}).build()
+    assert not canary.exists()
 
 
 def checkpoint(file: Path) -> object:
