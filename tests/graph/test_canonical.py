@@ -62,6 +62,7 @@ def assert_is_the_same(
     assert_is_canonical(traced)
     assert traced.state_dict().keys() == set(keys)
     again = trace(traced, shape)
+    assert again.state_dict().keys() == set(keys)
     assert [(node.target, str(node.args)) for node in again.graph.nodes] == [
         (node.target, str(node.args)) for node in traced.graph.nodes
     ]
@@ -343,19 +344,6 @@ def _sequence(*middle: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), *middle)
 
 
-def _shared() -> nn.Module:
-    block = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
-    return nn.Sequential(block, nn.Identity(), nn.Sequential(nn.ReLU()), nn.Conv2d(4, 4, 1))
-
-
-def _keywords() -> nn.Module:
-    return nn.Sequential(
-        nn.ModuleDict(
-            {"lambda": nn.Conv2d(4, 4, 1), "class": nn.ReLU(), "add": nn.Conv2d(4, 4, 1), "view": nn.BatchNorm2d(4)}
-        )
-    )
-
-
 class Keywords(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -386,7 +374,6 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "torch.compile inside": lambda: nn.Sequential(torch.compile(_sequence()), nn.Conv2d(4, 2, 1)),  # type: ignore[arg-type]
     "weight_norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Conv2d(4, 3, 3)), nn.ReLU()),
     "keywords": Keywords,
-    "shared": _shared,
     "in place dropout": lambda: _sequence(nn.Dropout(0.0, inplace=True), nn.Dropout2d(0.0)),
 }
 
@@ -410,6 +397,24 @@ def test_a_spiking_network_takes_the_ann_s_state(name: str) -> None:
     folded = fold(snn.body.eval(), strict=False)
     images = torch.randn(2, *SHAPE)
     torch.testing.assert_close(folded(images), snn.body(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_module_in_two_places_and_tied_weights_load_under_every_name() -> None:
+    def make() -> nn.Module:
+        block = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())
+        one, other = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        other.weight = one.weight
+        return nn.Sequential(block, block, one, nn.ReLU(), other)
+
+    ann, new = make(), make()
+    traced = trace(ann, SHAPE)
+    assert_is_canonical(traced)
+    assert traced.get_submodule("2").weight is traced.get_submodule("4").weight
+    traced.load_state_dict(new.state_dict())
+    images = torch.randn(2, *SHAPE)
+    assert torch.equal(traced(images), new(images))
+    snn = copy.deepcopy(to_spiking(ann, input_shape=SHAPE))
+    assert not snn.body.load_state_dict(new.state_dict(), strict=False).unexpected_keys
 
 
 def test_a_normalisation_with_its_activation_is_both_under_its_names() -> None:

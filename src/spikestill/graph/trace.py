@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from spikestill.graph.canonical.graph_module import TracedModule
-from spikestill.graph.canonical.layers import KeyNames
+from spikestill.graph.canonical.layers import KeyAliases, KeyNames
 from spikestill.graph.canonical.modules import is_leaf, written_as
 from spikestill.graph.canonical.rewriting import Rewriting
 from spikestill.graph.tracers import Tracer, evaluating
@@ -170,7 +170,29 @@ def _assembled(
             module.training = known[path].training
     for holder, keys in layers.keys.items():
         KeyNames(keys).register(traced.get_submodule(holder))
+    if isinstance(model, fx.GraphModule):
+        _keep_hooks(model, traced)
+    _know_aliases(model, traced)
     return traced
+
+
+def _keep_hooks(model: fx.GraphModule, traced: fx.GraphModule) -> None:
+    """Translate the keys of a ``state_dict`` as the graph did that was traced again."""
+    before = dict(model.named_modules())
+    for path, module in traced.named_modules():
+        if path in before and module is not before[path]:
+            module._state_dict_hooks.update(before[path]._state_dict_hooks)
+            module._load_state_dict_pre_hooks.update(before[path]._load_state_dict_pre_hooks)
+
+
+def _know_aliases(model: nn.Module, traced: fx.GraphModule) -> None:
+    """Take a state in which a tensor of the graph has a further name."""
+    own = traced.state_dict(keep_vars=True)
+    names = {id(value): key for key, value in own.items() if isinstance(value, Tensor)}
+    state = model.state_dict(keep_vars=True)
+    aliases = {key: names[id(value)] for key, value in state.items() if key not in own and id(value) in names}
+    if aliases:
+        traced._register_load_state_dict_pre_hook(KeyAliases(aliases).read)
 
 
 def _container(root: nn.Module, path: str) -> tuple[nn.Module, str]:

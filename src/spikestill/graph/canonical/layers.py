@@ -19,7 +19,7 @@ from spikestill.graph.canonical.call import Call
 from spikestill.graph.canonical.forms import UnknownFormError
 from spikestill.nn import StochasticDepth
 
-__all__ = ["LAYER_NAMES", "KeyNames", "Layers", "scope_path"]
+__all__ = ["LAYER_NAMES", "KeyAliases", "KeyNames", "Layers", "scope_path"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,23 @@ class KeyNames:
                 state[prefix + own] = state[prefix + ann]
         for ann in self.keys.values():
             state.pop(prefix + ann, None)
+
+
+class KeyAliases:
+    """Further names that the ANN has for tensors of a graph: a module that stands in two places is called by one name.
+
+    Args:
+        aliases: by such a key, the one that the graph has.
+    """
+
+    def __init__(self, aliases: dict[str, str]) -> None:
+        self.aliases = aliases
+
+    def read(self, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        """The hook of ``load_state_dict``."""
+        for alias, own in self.aliases.items():
+            if prefix + alias in state:
+                state.setdefault(prefix + own, state.pop(prefix + alias))
 
 
 @dataclass
