@@ -66,6 +66,7 @@ def assert_is_the_same(
     assert [(node.target, str(node.args)) for node in again.graph.nodes] == [
         (node.target, str(node.args)) for node in traced.graph.nodes
     ]
+    torch.testing.assert_close(again.eval()(images := torch.randn(2, *shape)), traced.eval()(images))
     for training in modes:
         for batch in (1, 3) if not training else (3,):
             images = torch.randn(batch, *shape)
@@ -447,6 +448,15 @@ def test_in_place_forms_change_what_is_read_later() -> None:
         return torch.cat([y, z, x], 1)
 
     assert_is_the_same(Net(twice))
+
+    def copied(s: Any, x: Tensor) -> Tensor:
+        y = x.sub(0.5)
+        before, after = y.clone(), y.clone()
+        F.relu(y, True)
+        F.hardtanh(after, 0, 0.25, True)
+        return before + y + after
+
+    assert_is_the_same(Net(copied))
 
     def part(s: Any, x: Tensor) -> Tensor:
         y = F.avg_pool2d(x, 1)

@@ -88,19 +88,23 @@ class Rewriting:
         as_module = written_as(stack[-1][1]) if stack and isinstance(stack[-1][1], type) else None
         node.meta["written"] = name if node.op == "call_module" else as_module or name
         node.meta["is_module"] = node.op == "call_module" or as_module is not None
-        node.meta["in_place"] = self._in_place(node, str(name))
+        node.meta["in_place"] = self._in_place(node)
         if as_module is not None and node.op != "call_module":
             node._rename(str(stack[-1][0]))  # as a call of that module would be named
 
-    def _in_place(self, node: fx.Node, name: str) -> bool:
+    def _in_place(self, node: fx.Node) -> bool:
+        """Whether a call overwrites its input; a canonical one does not."""
         if node.op == "call_module":
             return bool(getattr(self.model.get_submodule(str(node.target)), "inplace", False))
-        if node.kwargs.get("inplace"):
-            return True
         if node.target in (operator.iadd, operator.isub, operator.imul, operator.itruediv):
             return True
-        own = node.target if isinstance(node.target, str) else NAMES.get(node.target, name)
-        return own.endswith("_") and not own.endswith("__")
+        own = node.target if isinstance(node.target, str) else NAMES.get(node.target, "")
+        if own.endswith("_") and not own.endswith("__"):
+            return True
+        form = FORMS.get(self._base_name(node.target))
+        names = [] if form is None else list(inspect.signature(form).parameters)[1:]
+        given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        return given.get("inplace") is True
 
     def _rewrite(self, node: fx.Node, original: Any) -> None:
         if node.target is torch._assert:  # it holds, or tracing had failed
@@ -109,6 +113,7 @@ class Rewriting:
         if self._is_size(node):
             return
         found: Any = node
+        overwrites = self._in_place(node)
         try:
             if node.op == "call_module":
                 self._rewrite_module(node)
@@ -116,7 +121,7 @@ class Rewriting:
                 found = self._rewrite_function(node)
         except UnknownFormError:
             node.meta["unknown"] = True
-        if node.meta["in_place"]:
+        if overwrites:
             self._write(node, original, found)
         if found is not node:
             self._now[node] = found
