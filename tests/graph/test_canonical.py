@@ -45,7 +45,9 @@ def assert_is_canonical(traced: fx.GraphModule) -> None:
         module = module_of(traced, node)
         assert not node.kwargs, node.format_node()
         if module is None:
-            assert operation_of(node) is not None, node.format_node()
+            row = operation_of(node)
+            assert row is not None, node.format_node()
+            assert len(node.args) <= len(row.arguments)
         else:
             assert kind_of(module) in (*LAYERS, *DROPOUTS), node.format_node()
             assert len(node.args) == 1

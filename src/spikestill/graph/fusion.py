@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection
-from typing import Any
 
-import torch
 from torch import fx, nn
 
 from spikestill.graph.operations import is_watched
@@ -19,8 +17,6 @@ from spikestill.nn import LIF
 from spikestill.nn.batch_norm import SynchronisedBatchNorm
 
 __all__ = ["deferred_to_neurons", "has_one_reader", "is_deferrable_norm", "is_neuron"]
-
-_SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 
 
 def deferred_to_neurons(body: fx.GraphModule, kept: Collection[fx.Node] = ()) -> frozenset[fx.Node]:
@@ -66,9 +62,7 @@ def is_neuron(body: fx.GraphModule, node: fx.Node) -> bool:
 
 def _is_sum_of_two(node: fx.Node) -> bool:
     return (
-        node.target in _SUMS
-        and len(node.args) == 2
-        and not node.kwargs
+        node.target is operator.add
         and all(isinstance(item, fx.Node) and "shape" in item.meta for item in node.args)
         and node.args[0].meta["shape"] == node.args[1].meta["shape"]  # type: ignore[union-attr]
     )

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from spikestill.graph.canonical.call import Call
 
-__all__ = ["FORMS", "NAMES", "UnknownFormError"]
+__all__ = ["FORMS", "UnknownFormError"]
 
 Form = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -170,12 +170,22 @@ def _reshaped(call: Call, signal: Any, keeps_images: bool, sizes: Any, as_writte
         return torch.reshape, (signal, after)
     if not keeps_images or not before or not after or before[0] != after[0]:
         return as_written or (torch.reshape, (signal, after if sizes is None else sizes))
+    while _keeps_images(signal):  # a reshaping of a reshaping is one
+        signal = signal.args[0]
+        before = call.shape(signal)
     if before == after:
         return signal
     kept = len(after) - 1
     if kept >= 1 and before[:kept] == after[:kept] and len(before) > len(after):
         return torch.flatten, (signal, kept, len(before) - 1)
     return torch.reshape, (signal, (-1, *after[1:]))
+
+
+def _keeps_images(signal: Any) -> bool:
+    """Whether a signal is a reshaping, in its canonical form, whose first axis is that of the images."""
+    if signal.target is torch.flatten:
+        return bool(signal.args[1] > 0)
+    return signal.target is torch.reshape and signal.args[1][0] == -1
 
 
 def permute(call: Call, input: Any, *dims: Any) -> Any:
@@ -368,42 +378,3 @@ FORMS: dict[str, Callable[..., Any]] = {
     "adaptive_max_pool2d": _adaptive_pool(2, functional.adaptive_max_pool2d),
     "adaptive_max_pool3d": _adaptive_pool(3, functional.adaptive_max_pool3d),
 }
-
-ALIASES = {
-    "subtract": "sub",
-    "multiply": "mul",
-    "truediv": "div",
-    "divide": "div",
-    "true_divide": "div",
-    "negative": "neg",
-    "iadd": "add",
-    "isub": "sub",
-    "imul": "mul",
-    "itruediv": "div",
-    "positive": "pos",
-    "clip": "clamp",
-    "max": "maximum",
-    "min": "minimum",
-    "view": "reshape",
-    "view_as": "reshape_as",
-    "swapaxes": "transpose",
-    "swapdims": "transpose",
-    "concat": "cat",
-    "concatenate": "cat",
-    "clone": "contiguous",
-    "unsafe_chunk": "chunk",
-    "unsafe_split": "split",
-    "upsample": "interpolate",
-}
-"""Other names that torch has for the same, and those of Python's in-place operators."""
-
-
-def _known_functions() -> dict[Any, str]:
-    spaces = (operator, torch, functional, torch._C._nn)
-    names = [*FORMS, *ALIASES, *(f"{name}_" for name in (*FORMS, *ALIASES))]
-    found = {getattr(space, name): name for space in spaces for name in names if hasattr(space, name)}
-    return {function: name for function, name in found.items() if callable(function)}
-
-
-NAMES: dict[Any, str] = _known_functions()
-"""The name of every function of torch and Python that has a form."""

@@ -12,9 +12,10 @@ from torch import Tensor, fx, nn
 
 from spikestill.graph.arguments import found_in, mapped
 from spikestill.graph.canonical.call import Call
-from spikestill.graph.canonical.forms import ALIASES, FORMS, NAMES, UnknownFormError
+from spikestill.graph.canonical.forms import FORMS, UnknownFormError
 from spikestill.graph.canonical.layers import DROPPING, LAYER_NAMES, WEIGHTED, Layers, owner_of, scope_path
 from spikestill.graph.canonical.modules import is_leaf, plain_module, written_as
+from spikestill.graph.canonical.spellings import ALIASES, NAMES
 from spikestill.types import InputError
 
 __all__ = ["Rewriting"]
