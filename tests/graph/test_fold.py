@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikestill.graph import fold, trace
+from spikestill.graph import fold, to_spiking, trace
 from spikestill.graph.sequence import SequenceRun
+from spikestill.nn import LIF
 from spikestill.types import InputError
 from tests.graph.networks import NETWORKS, SHAPE, network, spiking
 
@@ -79,3 +80,12 @@ def test_what_was_folded_can_be_trained() -> None:
     assert all(parameter.grad is not None for parameter in folded.parameters())
     network.requires_grad_(False)
     assert not any(parameter.requires_grad for parameter in fold(trace(network, (3, 4, 4))).parameters())
+
+
+def test_learnable_parameters_of_neurons_stay_learnable() -> None:
+    ann = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+    snn = to_spiking(ann, neuron=LIF(leak=0.9, learn=("leak", "threshold")), timesteps=2, input_shape=(1, 8, 8))
+    folded = fold(snn.body)
+    learned = [name for name, _ in folded.named_parameters() if "parametrizations" in name]
+    assert learned == [name for name, _ in snn.body.named_parameters() if "parametrizations" in name]
+    assert len(learned) == 2

@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from spikestill.graph.canonical.modules import with_plain_weights
 from spikestill.graph.trace import calls, module_of
 from spikestill.graph.tracers import evaluating
+from spikestill.nn import LIF
 from spikestill.types import InputError
 
 __all__ = ["fold", "separate_calls"]
@@ -71,10 +72,10 @@ def separate_calls(traced: fx.GraphModule) -> fx.GraphModule:
 
 
 def _settle_weights(folded: fx.GraphModule) -> None:
-    """Give each layer with parametrised weights their present value as plain parameters."""
+    """Give each layer with parametrised weights their present value as plain parameters; neurons keep learning."""
     with evaluating(folded):
         for path, module in list(folded.named_modules()):
-            if parametrize.is_parametrized(module):
+            if parametrize.is_parametrized(module) and not isinstance(module, LIF):
                 folded.set_submodule(path, with_plain_weights(module))
 
 
